@@ -1,0 +1,35 @@
+"""Stream a paged source into mapped task instances of Apache Airflow, page by page."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from deferred_expand.exceptions import DeferredExpandError, DefinitionError
+from deferred_expand.streams.page import Page
+
+if TYPE_CHECKING:
+    from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+    from deferred_expand.triggers.streaming import StreamingExpansionTrigger
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DeferredExpandError",
+    "DeferredExpandOperator",
+    "DefinitionError",
+    "Page",
+    "StreamingExpansionTrigger",
+]
+
+# A source module needs Page only; it should not have to load Airflow.
+_LAZY = {
+    "DeferredExpandOperator": "deferred_expand.operators.deferred_expand",
+    "StreamingExpansionTrigger": "deferred_expand.triggers.streaming",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

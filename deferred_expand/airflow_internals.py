@@ -1,0 +1,149 @@
+"""
+The one place for what is private or version-dependent in Airflow.
+
+Read on Airflow 3.2.2 and 3.3.2. Each entry says where the fact it rests on comes from.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.bases.decorator import DecoratedMappedOperator
+from airflow.sdk.bases.xcom import BaseXCom
+from airflow.sdk.configuration import conf
+from airflow.sdk.definitions._internal.expandinput import (
+    DictOfListsExpandInput,
+    ListOfDictsExpandInput,
+)
+from airflow.sdk.definitions._internal.mixins import DependencyMixin, ResolveMixin
+from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.sdk.definitions.taskgroup import MappedTaskGroup
+from airflow.sdk.definitions.xcom_arg import PlainXComArg, XComArg
+from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import GetTaskStates, GetTICount, SetRenderedMapIndex
+from airflow.sdk.execution_time.context import context_update_for_unmapped
+from airflow.sdk.execution_time.xcom import XCom
+from airflow.sdk.serde import deserialize as serde_deserialize
+from airflow.sdk.serde import serialize as serde_serialize
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = [
+    "AirflowRescheduleException",
+    "AirflowSkipException",
+    "BaseOperator",
+    "BaseTrigger",
+    "BaseXCom",
+    "DecoratedMappedOperator",
+    "DependencyMixin",
+    "DictOfListsExpandInput",
+    "ListOfDictsExpandInput",
+    "MappedOperator",
+    "MappedTaskGroup",
+    "PlainXComArg",
+    "ResolveMixin",
+    "TriggerEvent",
+    "XCom",
+    "XComArg",
+    "conf",
+    "context_update_for_unmapped",
+    "count_task_instances",
+    "dag_folders",
+    "ensure_sync_calls_work_here",
+    "is_in_process",
+    "is_map_length_refusal",
+    "serde_deserialize",
+    "serde_serialize",
+    "set_map_index_label",
+    "task_instance_state",
+]
+
+# A DAG file is loaded under a name that no other process can import
+# (airflow/dag_processing/dagbag.py and airflow/utils/file.py, get_unique_dag_module_name).
+MANGLED_MODULE_PREFIX = "unusual_prefix_"
+
+ALL_STATES_BUT_REMOVED = (
+    "null", "scheduled", "queued", "running", "restarting", "deferred", "up_for_retry",
+    "up_for_reschedule", "success", "failed", "skipped", "upstream_failed",
+)  # fmt: skip
+"""For ``GetTICount``: "null" stands for no state (execution_api/routes/task_instances.py)."""
+
+
+def is_in_process() -> bool:
+    """
+    Whether this is ``dag.test()``, where tasks and triggers run in one process.
+
+    There the comms have no socket (airflow/sdk/execution_time/supervisor.py,
+    ``InProcessSupervisorComms``).
+    """
+    comms = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    return type(comms).__name__ == "InProcessSupervisorComms"
+
+
+def count_task_instances(
+    dag_id: str, run_id: str, task_id: str, states: Collection[str] = ALL_STATES_BUT_REMOVED
+) -> int:
+    """How many instances of a task are in one of the states; answered in triggers too."""
+    answer = task_runner.SUPERVISOR_COMMS.send(
+        GetTICount(dag_id=dag_id, run_ids=[run_id], task_ids=[task_id], states=list(states))
+    )
+    return int(answer.count)  # type: ignore[union-attr]
+
+
+def task_instance_state(dag_id: str, run_id: str, task_id: str, map_index: int) -> str | None:
+    """The state of one task instance; answered in triggers too."""
+    answer = task_runner.SUPERVISOR_COMMS.send(
+        GetTaskStates(dag_id=dag_id, run_ids=[run_id], task_ids=[task_id], map_index=map_index)
+    )
+    states: dict[str, dict[str, str | None]] = answer.task_states  # type: ignore[union-attr]
+    return next(iter(states.get(run_id, {}).values()), None)
+
+
+def set_map_index_label(context: Any, label: str) -> None:
+    """
+    Name the running instance in Airflow's UI, now and when it ends.
+
+    The task runner renders ``map_index_template`` of the context once more at the end
+    (airflow/sdk/execution_time/task_runner.py, ``_render_map_index``).
+    """
+    context["map_index_template"] = label
+    context["ti"].rendered_map_index = label
+    task_runner.SUPERVISOR_COMMS.send(SetRenderedMapIndex(rendered_map_index=label))
+
+
+async def ensure_sync_calls_work_here() -> None:
+    """
+    Let ``async`` code call Airflow's sync functions in this task, as it can in a trigger.
+
+    The triggerer does this for the task of each trigger, and for no task that a trigger starts
+    (airflow/jobs/triggerer_job_runner.py, ``run_trigger``).
+    """
+    if os.environ.get("AIRFLOW_DISABLE_GREENBACK_PORTAL", "").lower() != "true":
+        import greenback
+
+        await greenback.ensure_portal()
+
+
+def is_map_length_refusal(error: Exception) -> bool:
+    """
+    Whether the API refused an XCom because of ``[core] max_map_length``.
+
+    The reason is named in the answer (execution_api/routes/xcoms.py, ``set_xcom``), which reaches a
+    task as the detail of an ``AirflowRuntimeError``, and ``dag.test()`` as an HTTP error.
+    """
+    response = getattr(error, "response", None)
+    return "unmappable_return_value_length" in f"{error} {getattr(response, 'text', '')}"
+
+
+def dag_folders() -> list[str]:
+    """Folders that are on ``sys.path`` where DAG files are parsed, but not in a triggerer."""
+    folders = [conf.get("core", "dags_folder", fallback="")]
+    bundles = conf.getjson("dag_processor", "dag_bundle_config_list", fallback=None) or []
+    folders += [str(bundle.get("kwargs", {}).get("path") or "") for bundle in bundles]
+    folders.append(conf.get("dag_processor", "dag_bundle_storage_path", fallback="") or "")
+    return [os.path.realpath(folder) for folder in folders if folder]

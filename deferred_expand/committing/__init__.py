@@ -1,0 +1,1 @@
+"""Making batches visible: where they are kept, and who commits them."""

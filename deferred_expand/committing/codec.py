@@ -1,0 +1,64 @@
+"""Items as text, one by one, so that one item of a batch can be read without the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from deferred_expand.airflow_internals import serde_deserialize, serde_serialize
+from deferred_expand.exceptions import ItemError, ItemNotSerializable, ItemTooLarge
+from deferred_expand.walking.walk import Encoded
+
+_SERDE = "serde:"  # no JSON text begins like this
+
+
+def encode_item(item: Any, number: int) -> str:
+    """
+    Write an item down: as plain JSON where that gives the same item back, else as serde does.
+
+    Plain JSON first also keeps keys that mean something to serde (``__type``) what they are.
+
+    :raises ItemNotSerializable: naming the item's number.
+    """
+    try:
+        text = json.dumps(item, allow_nan=False, separators=(",", ":"))
+        if json.loads(text) == item:
+            return text
+    except (TypeError, ValueError, RecursionError):
+        pass
+    try:
+        return _SERDE + json.dumps(serde_serialize(item), allow_nan=False, separators=(",", ":"))
+    except Exception as error:
+        raise ItemNotSerializable(
+            f"item {number} of the stream ({type(item).__name__}) cannot be put in an XCom: {error}"
+        ) from error
+
+
+def decode_item(text: str) -> Any:
+    if text.startswith(_SERDE):
+        return serde_deserialize(json.loads(text[len(_SERDE) :]))
+    return json.loads(text)
+
+
+def encode_batches(items: Sequence[Any], first_number: int, max_bytes: int) -> Encoded:
+    """Write items down and cut them into batches of at most ``max_bytes``, up to the first bad one."""
+    batches: list[list[str]] = []
+    room = 0
+    for number, item in enumerate(items, first_number):
+        try:
+            text = encode_item(item, number)
+            if len(text) > max_bytes:
+                raise ItemTooLarge(
+                    f"item {number} of the stream is {len(text):,} bytes, more than a whole batch may "
+                    f"have: let the source give smaller items, or raise [deferred_expand] "
+                    f"max_batch_bytes ({max_bytes:,})"
+                )
+        except ItemError as error:
+            return Encoded(batches, error)
+        if len(text) > room:
+            batches.append([])
+            room = max_bytes
+        batches[-1].append(text)
+        room -= len(text)
+    return Encoded(batches)

@@ -1,0 +1,27 @@
+"""Writes a walk's batches to the stream's store, without blocking the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from deferred_expand.committing.codec import encode_batches
+from deferred_expand.committing.store import StreamStore
+from deferred_expand.streams.commit_log import batch_name
+from deferred_expand.walking.threads import OwnThread
+from deferred_expand.walking.walk import Encoded
+
+
+class XComStager:
+    """Implements :class:`~deferred_expand.walking.walk.Stager` with XComs."""
+
+    def __init__(self, store: StreamStore, thread: OwnThread, max_bytes: int) -> None:
+        self._store = store
+        self._thread = thread
+        self._max_bytes = max_bytes
+
+    async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
+        return await self._thread.run(encode_batches, items, first_number, self._max_bytes)
+
+    async def write(self, number: int, writer: str, batch: list[str]) -> None:
+        await self._thread.run(self._store.write_batch, batch_name(number, writer), batch)

@@ -1,0 +1,95 @@
+"""
+Every error this package raises, in one tree.
+
+::
+
+    DeferredExpandError
+    ├── DefinitionError            wrong use, found while the DAG is parsed
+    │   └── SourceNotImportable    a triggerer could not import the source
+    ├── SourceError                the outside source did not keep its part
+    │   ├── SourceFailed           it raised, and ``source_retries`` are used up
+    │   └── SourceShrank           opened again, it gave fewer items than were committed
+    ├── ItemError                  one item cannot become a task instance
+    │   ├── ItemNotSerializable
+    │   └── ItemTooLarge
+    ├── CursorNotSerializable      a page's cursor is not JSON
+    └── StreamError                the stream's own records do not fit together
+        ├── ItemNotFound           no batch holds the item any more
+        ├── ItemsRemoved           Airflow marked committed items REMOVED
+        └── MapLengthExceeded      ``[core] max_map_length`` is reached
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CursorNotSerializable",
+    "DeferredExpandError",
+    "DefinitionError",
+    "ItemError",
+    "ItemNotFound",
+    "ItemNotSerializable",
+    "ItemTooLarge",
+    "ItemsRemoved",
+    "MapLengthExceeded",
+    "SourceError",
+    "SourceFailed",
+    "SourceNotImportable",
+    "SourceShrank",
+    "StreamError",
+]
+
+
+class DeferredExpandError(Exception):
+    """Base of every error of this package."""
+
+
+class DefinitionError(DeferredExpandError, ValueError):
+    """The DAG uses the package wrongly; the message names the DAG, the task and the remedy."""
+
+
+class SourceNotImportable(DefinitionError):
+    """A triggerer, which does not load DAG files, could not import the source."""
+
+
+class SourceError(DeferredExpandError):
+    """The outside source did not keep its part."""
+
+
+class SourceFailed(SourceError):
+    """The source raised, also when it was opened again ``source_retries`` times."""
+
+
+class SourceShrank(SourceError):
+    """The source, opened again, ended before the items already committed were passed over."""
+
+
+class ItemError(DeferredExpandError):
+    """One item cannot become a task instance; the message names its number."""
+
+
+class ItemNotSerializable(ItemError):
+    """Neither JSON nor Airflow's serde can write the item."""
+
+
+class ItemTooLarge(ItemError):
+    """One item alone is over ``[deferred_expand] max_batch_bytes``."""
+
+
+class CursorNotSerializable(DeferredExpandError):
+    """A page's cursor is not JSON, so the stream could not go on from it."""
+
+
+class StreamError(DeferredExpandError):
+    """The stream's own records do not fit together."""
+
+
+class ItemNotFound(StreamError, LookupError):
+    """The stream holds no such item, mostly because it was opened anew since."""
+
+
+class ItemsRemoved(StreamError):
+    """Airflow marked committed items REMOVED and will not bring them back by itself."""
+
+
+class MapLengthExceeded(StreamError):
+    """The stream has grown to ``[core] max_map_length``."""

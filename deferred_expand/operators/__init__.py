@@ -1,0 +1,1 @@
+"""What a DAG author sees, and what the mapped task becomes."""

@@ -1,0 +1,134 @@
+"""Wrong use, found while the DAG is parsed."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from deferred_expand.airflow_internals import (
+    DictOfListsExpandInput,
+    MappedOperator,
+    ResolveMixin,
+    serde_serialize,
+)
+from deferred_expand.exceptions import DefinitionError
+from deferred_expand.operators.mapped import stream_references
+from deferred_expand.sources.function import takes_cursor
+from deferred_expand.sources.importing import import_source
+
+if TYPE_CHECKING:
+    from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+
+_RULES_THAT_COUNT_THE_HEAD = frozenset({"one_success", "all_skipped", "all_failed"})
+
+
+class StreamHeadCounted(UserWarning):
+    """A trigger rule downstream takes the stream head for an item."""
+
+
+def check_numbers(stream: DeferredExpandOperator) -> None:
+    for name, value, least, unit in (
+        ("batch_size", stream.batch_size, 1, "items"),
+        ("source_retries", stream.source_retries, 0, "retries"),
+    ):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise DefinitionError(
+                f"{stream.where}: {name} is {value!r}; it must be a whole number of {unit}, "
+                f"{least} or more"
+            )
+    interval = stream.batch_interval
+    if not isinstance(interval, (int, float)) or isinstance(interval, bool) or not interval > 0:
+        raise DefinitionError(
+            f"{stream.where}: batch_interval is {interval!r}; it must be a number of seconds above 0"
+        )
+
+
+def check_source_kwargs(stream: DeferredExpandOperator) -> None:
+    """They fit the source's signature, and can go to the triggerer."""
+    kwargs = stream.source_kwargs
+    if not isinstance(kwargs, dict) or not all(isinstance(key, str) for key in kwargs):
+        raise DefinitionError(f"{stream.where}: source_kwargs must be a dict with str keys")
+    function = import_source(stream.source)
+    try:
+        signature = inspect.signature(function)
+        if takes_cursor(function):
+            signature.bind(**kwargs, cursor=None)
+        else:
+            signature.bind(**kwargs)
+    except TypeError as error:
+        raise DefinitionError(
+            f"{stream.where}: source_kwargs do not fit source {stream.source!r}: {error}"
+        ) from error
+    for name, value in kwargs.items():
+        if isinstance(value, ResolveMixin):
+            continue  # known at run time only
+        try:
+            serde_serialize(_without_references(value))
+        except Exception as error:
+            raise DefinitionError(
+                f"{stream.where}: source_kwargs[{name!r}] cannot be sent to the triggerer: {error}. "
+                "Pass what it is made from, and make it in the source"
+            ) from error
+
+
+def _without_references(value: Any) -> Any:
+    if isinstance(value, ResolveMixin):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_references(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_references(item) for item in value]
+    return value
+
+
+def check_expansion(stream: DeferredExpandOperator, mapped: MappedOperator) -> None:
+    """The mapped task can grow over this stream."""
+    where = f"{stream.where}: task {mapped.task_id!r}"
+    if stream.mapped_task_id not in (None, mapped.task_id):
+        raise DefinitionError(
+            f"{where} is a second task expanded over the same stream, which already has "
+            f"{stream.mapped_task_id!r}. Add a DeferredExpandOperator of its own for it"
+        )
+    if len(list(stream_references(mapped))) > 1:
+        raise DefinitionError(f"{where} is expanded over a stream by more than one argument")
+    expand_input = mapped._get_specified_expand_input()
+    if isinstance(expand_input, DictOfListsExpandInput):
+        for name, value in expand_input.value.items():
+            if name not in dict(stream_references(mapped)) and not _has_length_one(value):
+                raise DefinitionError(
+                    f"{where} is expanded over a stream and over {name!r} as well. Beside a stream "
+                    "only a literal with one element can be expanded over: pass it to .partial(), or "
+                    "let the source give the combinations"
+                )
+    for limit in ("max_active_tis_per_dag", "max_active_tis_per_dagrun"):
+        if mapped.partial_kwargs.get(limit) == 1:
+            raise DefinitionError(
+                f"{where} has {limit}=1, and its stream head, which stays deferred while the stream "
+                "is open, would hold the only place. To run one item at a time, give the task a "
+                "pool with one slot (that does not count deferred tasks)"
+            )
+
+
+def _has_length_one(value: Any) -> bool:
+    return isinstance(value, (list, tuple, dict)) and len(value) == 1
+
+
+def check_complete_dag(stream: DeferredExpandOperator) -> None:
+    """What only the whole DAG shows."""
+    dag = stream.dag
+    if stream.mapped_task_id is None:
+        raise DefinitionError(
+            f"{stream.where}: no task is expanded over this stream. Expand one over "
+            f"{stream.task_id!r}.output with .expand() or .expand_kwargs()"
+        )
+    for task_id in dag.get_task(stream.mapped_task_id).downstream_task_ids:
+        rule = str(getattr(dag.get_task(task_id).trigger_rule, "value", ""))
+        if rule in _RULES_THAT_COUNT_THE_HEAD:
+            warnings.warn(
+                f"{stream.where}: task {task_id!r} has trigger_rule={rule!r} on "
+                f"{stream.mapped_task_id!r}, whose stream head (map index 0) counts as one success. "
+                "Use 'all_done' or 'none_failed', or look at the items' results",
+                StreamHeadCounted,
+                stacklevel=2,
+            )

@@ -1,0 +1,222 @@
+"""``DeferredExpandOperator``: a source that tasks are mapped over while it is still being read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from deferred_expand.airflow_internals import (
+    BaseOperator,
+    DependencyMixin,
+    MappedOperator,
+    MappedTaskGroup,
+    XComArg,
+    count_task_instances,
+)
+from deferred_expand.committing.store import StreamRef, StreamStore
+from deferred_expand.exceptions import DefinitionError, SourceFailed, SourceNotImportable, StreamError
+from deferred_expand.operators.checks import (
+    check_complete_dag,
+    check_expansion,
+    check_numbers,
+    check_source_kwargs,
+)
+from deferred_expand.operators.mapped import map_over_stream, stream_references
+from deferred_expand.operators.output import StreamReference
+from deferred_expand.sources.importing import source_path
+from deferred_expand.streams.commit_log import CommitLog, plan_commit
+from deferred_expand.streams.events import BatchEvent, Checkpoint
+from deferred_expand.triggers.streaming import Expansion, StreamingExpansionTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class StreamHandle(list[Any]):
+    """
+    What the unmapped task returns: one JSON object, with the length that the mapped task shall have.
+
+    The SDK stores ``len()`` of what it pushes as the mapped length
+    (airflow/sdk/execution_time/task_runner.py, ``_push_xcom_if_needed``).
+    """
+
+    def __init__(self, description: dict[str, Any], mapped_length: int) -> None:
+        super().__init__([description])
+        self._mapped_length = mapped_length
+
+    def __len__(self) -> int:
+        return self._mapped_length
+
+
+class DeferredExpandOperator(BaseOperator):
+    """
+    Opens a source as a stream: a task expanded over its ``output`` grows page by page.
+
+    ::
+
+        users = DeferredExpandOperator(
+            task_id="users",
+            source="my_project.sources:list_users",
+            source_kwargs={"url": "{{ params.url }}"},
+        )
+        Insert.partial(task_id="insert").expand(rows=users.output)
+
+    The task itself takes a moment. The source is walked in the triggerer; each batch of items
+    becomes instances of the mapped task, item n with map index n. Index 0 is the stream head, which
+    keeps the mapped task unfinished until the source has ended.
+
+    :param source: an async generator function, a generator function, or a function that returns an
+        iterable, that a triggerer can import; or its ``"package.module:name"``. It gives items, or
+        :class:`~deferred_expand.Page` objects. If it takes a parameter named ``cursor``, it gets
+        the last committed cursor (``None`` at first) and goes on after it. If not, it is walked
+        from the start, and must give the same items in the same order.
+    :param source_kwargs: arguments for the source. (templated)
+    :param batch_size: items in a batch at most.
+    :param batch_interval: seconds; a batch not yet full is staged when its oldest item is this old.
+    :param source_retries: how often a source that raises is opened again from its last cursor,
+        within one try of the stream head. Retries of the mapped task come after that.
+    :raises DefinitionError: the DAG uses it wrongly.
+    """
+
+    template_fields: Sequence[str] = ("source_kwargs",)
+    ui_color = "#e8f0fe"
+
+    def __init__(
+        self,
+        *,
+        source: str | Callable[..., Any],
+        source_kwargs: dict[str, Any] | None = None,
+        batch_size: int = 100,
+        batch_interval: float = 5.0,
+        source_retries: int = 2,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source_kwargs = source_kwargs if source_kwargs is not None else {}
+        self.batch_size = batch_size
+        self.batch_interval = batch_interval
+        self.source_retries = source_retries
+        self.mapped_task_id: str | None = None
+        try:
+            self.source = source_path(source)
+        except SourceNotImportable as error:
+            raise SourceNotImportable(f"{self.where}: {error}") from error
+        check_numbers(self)
+        check_source_kwargs(self)
+
+    # -- while the DAG is parsed ------------------------------------------------------------------
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        dag = self.get_dag()
+        return f"DAG {dag.dag_id!r}, task {self.task_id!r}" if dag else f"task {self.task_id!r}"
+
+    @property
+    def output(self) -> StreamReference:
+        """The stream, for ``.expand()`` or ``.expand_kwargs()``."""
+        return StreamReference(operator=self)
+
+    def update_relative(
+        self, other: DependencyMixin, upstream: bool = True, edge_modifier: Any = None
+    ) -> None:
+        """
+        Called by the SDK for each task that is put up- or downstream of this one, a mapped operator
+        among them as soon as it is made (airflow/sdk/definitions/_internal/node.py).
+        """
+        super().update_relative(other, upstream, edge_modifier)
+        if isinstance(other, MappedTaskGroup):
+            references = XComArg.iter_xcom_references(other._expand_input)
+            if any(operator is self for operator, _ in references):
+                raise DefinitionError(
+                    f"{self.where}: task group {other.group_id!r} is expanded over a stream. Airflow "
+                    "starts new instances of a mapped group without looking at their dependencies, "
+                    "so a group cannot grow. Expand a task, which may trigger a DAG per item"
+                )
+        elif isinstance(other, MappedOperator):
+            references = XComArg.iter_xcom_references(other._get_specified_expand_input())
+            if not any(operator is self for operator, _ in references):
+                return
+            if not any(reference.stream is self for _, reference in stream_references(other)):
+                raise DefinitionError(
+                    f"{self.where}: task {other.task_id!r} must be expanded over "
+                    f"{self.task_id!r}.output itself, and over nothing made from it"
+                )
+            check_expansion(self, other)
+            self.mapped_task_id = other.task_id
+            map_over_stream(other)
+
+    def resolve_template_files(self) -> None:
+        """The last that the DAG parser asks of every task: all tasks and edges are known."""
+        super().resolve_template_files()
+        check_complete_dag(self)
+
+    # -- while the DAG runs -----------------------------------------------------------------------
+
+    def stream_ref(self, context: Any) -> StreamRef:
+        if self.mapped_task_id is None:
+            raise StreamError(f"{self.where}: no task is expanded over this stream")
+        ti = context["ti"]
+        return StreamRef(ti.dag_id, ti.run_id, self.task_id, self.mapped_task_id)
+
+    def trigger(
+        self,
+        ref: StreamRef,
+        checkpoint: Checkpoint,
+        source_kwargs: dict[str, Any],
+        *,
+        for_head: bool,
+    ) -> StreamingExpansionTrigger:
+        """What walks the source from the checkpoint, with arguments rendered by whoever waits."""
+        expansion = Expansion(
+            ref=ref,
+            checkpoint=checkpoint,
+            for_head=for_head,
+            batch_size=self.batch_size,
+            batch_interval=self.batch_interval,
+            source_retries=self.source_retries,
+        )
+        return StreamingExpansionTrigger(
+            source=self.source, source_kwargs=source_kwargs, expansion=expansion.to_json()
+        )
+
+    def execute(self, context: Any) -> StreamHandle:
+        """Open the stream anew; what an earlier run of this task left is gone by now."""
+        ref = self.stream_ref(context)
+        log = CommitLog(stream=uuid4().hex)
+        StreamStore(ref).write_log(log)
+        existing = count_task_instances(ref.dag_id, ref.run_id, ref.mapped_task_id)
+        return self._go_on(context, log, until=existing - 1)
+
+    def commit(self, context: Any, event: dict[str, Any], until: int = 0) -> StreamHandle:
+        """
+        Commit batches before the mapped task starts, which a stream that is run again needs.
+
+        :param until: how many item instances are left of the earlier run.
+        """
+        store = StreamStore(self.stream_ref(context))
+        log = store.read_log()
+        plan = plan_commit(log, BatchEvent.from_json(event), context["ti"].try_number) if log else None
+        if plan is None:
+            raise StreamError(f"{self.where}: another try of the task has opened the stream anew")
+        store.write(plan)
+        return self._go_on(context, plan.log, until)
+
+    def _go_on(self, context: Any, log: CommitLog, until: int) -> StreamHandle:
+        """
+        Return the length of the mapped task once that marks no instance wrongly REMOVED.
+
+        A length below that of an earlier run marks the instances above it REMOVED, and growth never
+        brings them back (airflow/models/dagrun.py, ``_revise_map_indexes_if_mapped``).
+        """
+        ref = self.stream_ref(context)
+        if log.failure is not None:
+            self.log.error("The source failed:\n%s", log.failure.traceback)
+            raise SourceFailed(log.failure.message)
+        if log.items < until and not log.ended:
+            self.log.info("%d of %d items of the earlier run are there again", log.items, until)
+            trigger = self.trigger(ref, log.checkpoint, self.source_kwargs, for_head=False)
+            self.defer(trigger=trigger, method_name="commit", kwargs={"until": until})
+        description = {"stream_of": self.source, "mapped_task": ref.mapped_task_id}
+        return StreamHandle(description, mapped_length=1 + log.items)

@@ -1,0 +1,116 @@
+"""The stream head: the instance of the mapped task with map index 0."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from deferred_expand import settings
+from deferred_expand.airflow_internals import (
+    AirflowRescheduleException,
+    AirflowSkipException,
+    BaseOperator,
+    count_task_instances,
+    is_in_process,
+    set_map_index_label,
+)
+from deferred_expand.committing.store import StreamRef, StreamStore
+from deferred_expand.exceptions import ItemsRemoved, SourceFailed, StreamError
+from deferred_expand.streams.commit_log import CommitLog, plan_commit
+from deferred_expand.streams.events import BatchEvent
+from deferred_expand.triggers.streaming import Expansion, StreamingExpansionTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+
+
+class StreamHeadOperator(BaseOperator):
+    """
+    Keeps the mapped task unfinished while its stream is open, and commits batches on a worker.
+
+    Each batch event resumes it. It commits what the event says, which also tells the scheduler the
+    new length, and asks to be scheduled again: the scheduler then creates the missing instances
+    (airflow/models/dagrun.py, ``_revise_map_indexes_if_mapped``), and the head defers once more.
+    """
+
+    template_fields: Sequence[str] = ("source_kwargs",)
+
+    def __init__(self, *, stream: DeferredExpandOperator, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._stream = stream
+        self.source_kwargs = stream.source_kwargs
+
+    def execute(self, context: Any) -> None:
+        """Go on from the last commit: wait for batches, or end."""
+        store = StreamStore(self._stream.stream_ref(context))
+        log = store.read_log()
+        if log is None:
+            raise StreamError(
+                f"the stream of task {store.ref.task_id!r} in DAG {store.ref.dag_id!r}, run "
+                f"{store.ref.run_id!r}, is not open: clear {store.ref.task_id!r} with its downstream"
+            )
+        if log.failure is not None and log.failed_try != context["ti"].try_number:
+            self.log.info("A new try: the stream goes on after item %d", log.items)
+            log = replace(log, failure=None, failed_try=None)
+            store.write_log(log)
+        self._go_on(context, store.ref, log)
+
+    def commit(self, context: Any, event: dict[str, Any]) -> None:
+        """Make the staged batches visible, and let the scheduler create their instances."""
+        store = StreamStore(self._stream.stream_ref(context))
+        batch_event = BatchEvent.from_json(event)
+        log = store.read_log()
+        plan = plan_commit(log, batch_event, context["ti"].try_number) if log else None
+        if plan is None:
+            self.log.warning("The stream has gone on without these batches; they are dropped")
+            return self.execute(context)
+        store.write(plan, mapped_length=1 + plan.log.items)
+        self.log.info("Committed %d batch(es): %s", len(batch_event.counts), plan.log.describe())
+        set_map_index_label(context, plan.log.describe())
+        if batch_event.counts:
+            self._requeue()
+        self._go_on(context, store.ref, plan.log)
+
+    def _go_on(self, context: Any, ref: StreamRef, log: CommitLog) -> None:
+        set_map_index_label(context, log.describe())
+        if not log.ended and log.failure is None:
+            trigger = self._stream.trigger(ref, log.checkpoint, self.source_kwargs, for_head=True)
+            self.defer(trigger=trigger, method_name="commit")
+        self._require_all_instances(ref, log)
+        if log.failure is not None:
+            self.log.error("The source failed:\n%s", log.failure.traceback)
+            raise SourceFailed(
+                f"{log.failure.message}. {log.items} item(s) are committed and run; clear the "
+                f"instance of {ref.mapped_task_id!r} with map index 0 to go on after them"
+            )
+        if not log.items:
+            raise AirflowSkipException("The source gave no items")
+
+    def _require_all_instances(self, ref: StreamRef, log: CommitLog) -> None:
+        """
+        Do not end before every committed item has its instance: without them the run would end
+        green with items missing.
+        """
+        expected = 1 + log.items
+        if count_task_instances(ref.dag_id, ref.run_id, ref.mapped_task_id) >= expected:
+            return
+        removed = count_task_instances(
+            ref.dag_id, ref.run_id, ref.mapped_task_id, states=["removed"]
+        )
+        if removed:
+            raise ItemsRemoved(
+                f"{removed} instance(s) of task {ref.mapped_task_id!r} in DAG {ref.dag_id!r}, run "
+                f"{ref.run_id!r}, are REMOVED although their items are committed. Clear the mapped "
+                "task as a whole"
+            )
+        self._requeue()
+
+    def _requeue(self) -> None:
+        delay = 0.0 if is_in_process() else settings.requeue_delay()
+        raise AirflowRescheduleException(datetime.now(tz=timezone.utc) + timedelta(seconds=delay))
+
+
+__all__ = ["Expansion", "StreamHeadOperator", "StreamingExpansionTrigger"]

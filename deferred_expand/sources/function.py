@@ -1,0 +1,77 @@
+"""Functions as sources: async generators, sync generators, anything that returns an iterable."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from deferred_expand.exceptions import SourceFailed
+from deferred_expand.streams.page import JSON, Page
+from deferred_expand.walking.threads import OwnThread
+
+_END = object()
+
+
+def takes_cursor(function: Callable[..., Any]) -> bool:
+    """Whether the source can be entered in the middle: it has a parameter named ``cursor``."""
+    parameters = inspect.signature(function).parameters
+    return "cursor" in parameters and parameters["cursor"].kind not in (
+        inspect.Parameter.VAR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+
+
+async def walk_function(
+    function: Callable[..., Any], kwargs: Mapping[str, Any], cursor: JSON, thread: OwnThread
+) -> AsyncGenerator[Any, None]:
+    """
+    Open the source and give what it gives: items, or :class:`Page` objects.
+
+    Async generator functions run in the event loop; everything else runs in ``thread``. Whatever
+    was opened is closed, also when the walk is cancelled.
+    """
+    arguments = dict(kwargs)
+    if takes_cursor(function):
+        arguments["cursor"] = cursor
+    if inspect.isasyncgenfunction(function):
+        opened = function(**arguments)
+    else:
+        opened = await thread.run(function, **arguments)
+        if inspect.isawaitable(opened):
+            opened = await opened
+    walk = _walk_async(opened) if hasattr(opened, "__aiter__") else _walk_sync(opened, thread)
+    async with aclosing(walk) as items:
+        async for item in items:
+            yield item
+
+
+async def _walk_async(opened: Any) -> AsyncGenerator[Any, None]:
+    iterator = aiter(opened)
+    try:
+        async for item in iterator:
+            yield item
+    finally:
+        if hasattr(iterator, "aclose"):
+            await iterator.aclose()
+
+
+async def _walk_sync(opened: Any, thread: OwnThread) -> AsyncGenerator[Any, None]:
+    if isinstance(opened, Page):
+        yield opened
+        return
+    try:
+        iterator: Iterator[Any] = await thread.run(iter, opened)
+    except TypeError:
+        raise SourceFailed(
+            f"the source returned {type(opened).__name__!r}, which cannot be iterated: "
+            "it must be a generator function, or return an iterable of items or of Page objects"
+        ) from None
+    try:
+        while (item := await thread.run(next, iterator, _END)) is not _END:
+            yield item
+    finally:
+        if hasattr(iterator, "close"):
+            # Not awaited when cancelled in the middle of a call: the thread is still in it.
+            await thread.run(iterator.close)

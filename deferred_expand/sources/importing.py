@@ -1,0 +1,104 @@
+"""Naming a source so that a triggerer can import it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from deferred_expand.airflow_internals import MANGLED_MODULE_PREFIX, dag_folders
+from deferred_expand.exceptions import SourceNotImportable
+
+_REMEDY = (
+    "A triggerer does not load DAG files: move the source to a module that is installed, in "
+    "Airflow's plugins folder, or on the PYTHONPATH of every component, and pass "
+    "source='my_project.sources:{name}' or the function imported from there"
+)
+
+
+def import_source(path: str) -> Callable[..., Any]:
+    """
+    Import ``"package.module:name"`` (``name`` may be dotted); nothing in it is evaluated.
+
+    :raises SourceNotImportable: there is no such module, or no such callable in it.
+    """
+    module_name, colon, name = path.partition(":")
+    if not (colon and module_name and name):
+        raise SourceNotImportable(f"source {path!r} is not of the form 'package.module:name'")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise SourceNotImportable(
+            f"source {path!r} cannot be imported: {error}. {_REMEDY.format(name=name)}"
+        ) from error
+    if not callable(found):
+        raise SourceNotImportable(f"source {path!r} is a {type(found).__name__}, not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def source_path(source: str | Callable[..., Any]) -> str:
+    """
+    The ``"package.module:name"`` under which a triggerer can import the source.
+
+    :raises SourceNotImportable: it could not, or only the DAG parser can.
+    """
+    if isinstance(source, str):
+        path, function = source, import_source(source)
+    else:
+        path, function = _name_of(source), source
+    if _is_only_found_by_dag_parser(inspect.getmodule(function)):
+        name = path.partition(":")[2]
+        raise SourceNotImportable(
+            f"source {path!r} lies in a DAG folder. {_REMEDY.format(name=name)}"
+        )
+    return path
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    module = getattr(function, "__module__", None) or ""
+    name = getattr(function, "__qualname__", None) or ""
+    shown = name or repr(function)
+    if not name or "<lambda>" in name:
+        raise SourceNotImportable(f"source {shown} has no name. {_REMEDY.format(name='my_source')}")
+    if "<locals>" in name:
+        inner = name.rpartition(".")[2]
+        raise SourceNotImportable(
+            f"source {inner!r} is defined inside a function. {_REMEDY.format(name=inner)}"
+        )
+    if module == "__main__" or module.startswith(MANGLED_MODULE_PREFIX):
+        raise SourceNotImportable(
+            f"source {name!r} is defined in the DAG file. {_REMEDY.format(name=name)}"
+        )
+    path = f"{module}:{name}"
+    if import_source(path) is not function:
+        raise SourceNotImportable(
+            f"{path!r} is something else than the function given as source (is it decorated?). "
+            f"{_REMEDY.format(name=name)}"
+        )
+    return path
+
+
+def _is_only_found_by_dag_parser(module: Any) -> bool:
+    """
+    Whether the module is on ``sys.path`` only because its folder holds DAGs.
+
+    The DAG parser adds a bundle's folder to ``sys.path`` (airflow/dag_processing/dagbag.py,
+    ``BundleDagBag``); a triggerer has the PYTHONPATH and the plugins and config folders only
+    (airflow/settings.py, ``prepare_syspath_for_config_and_plugins``).
+    """
+    file = getattr(module, "__file__", None)
+    if not file:
+        return False
+    file = os.path.realpath(file)
+    everywhere = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    everywhere += [entry for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))]
+    return _is_in(file, dag_folders()) and not _is_in(file, map(os.path.realpath, everywhere))
+
+
+def _is_in(file: str, folders: Any) -> bool:
+    return any(file.startswith(os.path.join(folder, "")) for folder in folders)

@@ -1,0 +1,1 @@
+"""What a stream is, in plain Python: no module in here imports Airflow."""

@@ -1,0 +1,52 @@
+"""Pages, and the place in a source that a stream has reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+JSON: TypeAlias = "None | bool | int | float | str | list[Any] | dict[str, Any]"
+
+
+@dataclass(frozen=True)
+class Page:
+    """
+    Items that a source gives at once, with the cursor that asks for what follows them.
+
+    :param items: the page's items, in order; each becomes one task instance.
+    :param cursor: JSON. When the stream goes on after a crash or a retry, the source is called
+        with ``cursor=`` this value and must give the items after this page. ``None`` (the last
+        page, or a source that cannot be entered in the middle) means that the stream goes on from
+        the cursor before, and passes over what it has already committed.
+    """
+
+    items: Sequence[Any]
+    cursor: JSON = None
+
+
+@dataclass(frozen=True)
+class Position:
+    """
+    A place in a source: the last cursor, and how many items after it are already taken.
+
+    Exact whether a batch ends at a page's end or inside a page, and with a source that takes no
+    cursor at all (then ``cursor`` stays ``None`` and ``skip`` counts from the start).
+    """
+
+    cursor: JSON = None
+    skip: int = 0
+
+    def after(self, count: int) -> Position:
+        """The place ``count`` items further on, with no new cursor."""
+        return Position(self.cursor, self.skip + count)
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"cursor": self.cursor, "skip": self.skip}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Position:
+        return cls(cursor=data["cursor"], skip=data["skip"])
+
+
+START = Position()

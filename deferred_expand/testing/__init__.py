@@ -1,0 +1,1 @@
+"""For tests and demonstrations: a real Airflow on this machine."""

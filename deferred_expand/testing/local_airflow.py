@@ -1,0 +1,304 @@
+"""A whole Airflow on this machine: api-server, scheduler, dag-processor and triggerer."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+import psutil
+
+T = TypeVar("T")
+
+COMPONENTS = {
+    "api-server": ["api-server"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+END_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def wait_until(what: str, ask: Callable[[], T | None], timeout: float, every: float = 0.2) -> T:
+    """
+    Ask until the answer is true.
+
+    :raises TimeoutError: naming what did not happen.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout:g} s: {what}")
+        time.sleep(every)
+
+
+class LocalAirflow:
+    """
+    Starts and stops Airflow's components as processes of their own, on loopback and free ports.
+
+    SQLite, LocalExecutor, a temporary home. Use it as a context manager.
+
+    :param dags: the DAG folder.
+    :param python_path: folders for the PYTHONPATH of all components.
+    :param config: ``{"section.option": value}`` beside what is needed to run.
+    """
+
+    def __init__(
+        self,
+        dags: Path,
+        *,
+        python_path: Iterable[Path] = (),
+        config: Mapping[str, str] | None = None,
+    ) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="deferred-expand-airflow-"))
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        settings = {
+            "core.dags_folder": str(dags.resolve()),
+            "core.load_examples": "False",
+            "core.executor": "LocalExecutor",
+            "core.dags_are_paused_at_creation": "False",
+            "core.execution_api_server_url": f"{self.url}/execution/",
+            "core.fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "core.simple_auth_manager_all_admins": "True",
+            "database.sql_alchemy_conn": f"sqlite:///{self.home}/airflow.db",
+            "api.host": "127.0.0.1",
+            "api.port": str(self.port),
+            "api.base_url": self.url,
+            "api.workers": "1",
+            "api.secret_key": secrets.token_hex(),
+            "api_auth.jwt_secret": secrets.token_hex(64),
+            "dag_processor.refresh_interval": "5",
+            "usage_data_collection.enabled": "False",
+            **(config or {}),
+        }
+        self.env = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW_")},
+            "AIRFLOW_HOME": str(self.home),
+            "PYTHONPATH": os.pathsep.join(str(path.resolve()) for path in python_path),
+            "NO_PROXY": "127.0.0.1,localhost",
+            **{
+                "AIRFLOW__" + name.upper().replace(".", "__"): value
+                for name, value in settings.items()
+            },
+        }
+        self._client: httpx.Client | None = None
+
+    # -- processes --------------------------------------------------------------------------------
+
+    def __enter__(self) -> LocalAirflow:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self.remove()
+
+    def start(self) -> None:
+        """:raises RuntimeError: a component ended at once, with the end of its output."""
+        self.run("db", "migrate")
+        for name in COMPONENTS:
+            self.start_component(name)
+        wait_until("the api-server answers", self._is_healthy, timeout=120)
+
+    def start_component(self, name: str) -> None:
+        with self.output(name).open("ab") as output:
+            self.processes[name] = subprocess.Popen(
+                [*_airflow(), *COMPONENTS[name]],
+                env=self.env,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def run(self, *arguments: str) -> str:
+        """Run an ``airflow`` command to its end and return what it printed."""
+        done = subprocess.run(
+            [*_airflow(), *arguments], env=self.env, cwd=self.home, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(f"airflow {' '.join(arguments)}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        return done.stdout
+
+    def stop(self) -> None:
+        """End all components and whatever they started, by process id."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        for name in reversed(list(self.processes)):
+            self.kill(name, signal.SIGTERM)
+
+    def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
+        """End one component with its children."""
+        process = self.processes.pop(name)
+        try:
+            family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        except psutil.NoSuchProcess:
+            family = []
+        for member in family:
+            if how == signal.SIGKILL or member.pid == process.pid:
+                _signal(member, how)
+        _, alive = psutil.wait_procs(family, timeout=15)
+        for member in alive:
+            _signal(member, signal.SIGKILL)
+        process.wait()
+
+    def remove(self) -> None:
+        """Delete the temporary home."""
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def output(self, name: str) -> Path:
+        """What a component printed."""
+        return self.home / f"{name}.out"
+
+    def outputs(self, lines: int = 60) -> str:
+        """The ends of what all components printed, for a failure's report."""
+        return "\n".join(
+            f"--- {name}\n" + "\n".join(self.output(name).read_text(errors="replace").splitlines()[-lines:])
+            for name in COMPONENTS
+            if self.output(name).exists()
+        )
+
+    def _is_healthy(self) -> bool:
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise RuntimeError(f"{name} ended with {process.returncode}:\n{self.outputs()}")
+        try:
+            return httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5).is_success
+        except httpx.HTTPError:
+            return False
+
+    # -- Airflow's REST API -----------------------------------------------------------------------
+
+    def api(self, method: str, path: str, **kwargs: Any) -> Any:
+        """Call ``/api/v2``; :raises httpx.HTTPStatusError: with the answer's text."""
+        if self._client is None:
+            token = httpx.post(f"{self.url}/auth/token", json={}, timeout=30)
+            if not token.is_success:
+                token = httpx.get(f"{self.url}/auth/token", timeout=30)
+            self._client = httpx.Client(
+                base_url=f"{self.url}/api/v2",
+                headers={"Authorization": f"Bearer {token.raise_for_status().json()['access_token']}"},
+                timeout=60,
+            )
+        answer = self._client.request(method, path, **kwargs)
+        if not answer.is_success:
+            raise httpx.HTTPStatusError(
+                f"{method} {path}: {answer.status_code} {answer.text}",
+                request=answer.request,
+                response=answer,
+            )
+        return answer.json() if answer.content else None
+
+    def wait_for_dag(self, dag_id: str, timeout: float = 90) -> None:
+        """Until the DAG processor has read the DAG; an import error is raised at once."""
+
+        def known() -> bool:
+            errors = self.api("GET", "/importErrors")["import_errors"]
+            if errors:
+                raise RuntimeError("\n".join(error["stack_trace"] for error in errors))
+            dags = self.api("GET", "/dags", params={"limit": 200})["dags"]
+            return any(dag["dag_id"] == dag_id for dag in dags)
+
+        wait_until(f"DAG {dag_id!r} is parsed", known, timeout)
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Start a run; returns its id."""
+        run = self.api(
+            "POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})}
+        )
+        return str(run["dag_run_id"])
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        return str(self.api("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 180) -> str:
+        """Until the run has ended; returns its state."""
+        ended = ("success", "failed")
+        return wait_until(
+            f"run {run_id!r} of {dag_id!r} ends",
+            lambda: state if (state := self.run_state(dag_id, run_id)) in ended else None,
+            timeout,
+        )
+
+    def task_instances(self, dag_id: str, run_id: str, task_id: str) -> list[dict[str, Any]]:
+        """All instances of one task, by map index."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.api(
+                "GET",
+                f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances",
+                params={"task_id": task_id, "limit": 100, "offset": len(found)},
+            )
+            found += [ti for ti in page["task_instances"] if ti["task_id"] == task_id]
+            if len(page["task_instances"]) < 100:
+                return sorted(found, key=lambda ti: int(ti["map_index"]))
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """One XCom of an unmapped task."""
+        entry = self.api(
+            "GET",
+            f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}",
+            params={"deserialize": "false"},
+        )
+        value = entry["value"]
+        return json.loads(value) if isinstance(value, str) else value
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int = 1) -> str:
+        """What a task instance logged in one try."""
+        answer = self.api(
+            "GET",
+            f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}",
+            params={"map_index": map_index, "full_content": "true"},
+        )
+        return json.dumps(answer["content"], indent=0)
+
+    def clear(self, dag_id: str, run_id: str, task_ids: list[Any], **options: Any) -> None:
+        """Clear task instances: task ids, or ``[task_id, map_index]`` pairs."""
+        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": task_ids, "only_failed": False}
+        self.api("POST", f"/dags/{dag_id}/clearTaskInstances", json={**body, **options})
+
+
+def _airflow() -> list[str]:
+    return [sys.executable, "-m", "airflow"]
+
+
+def _signal(process: psutil.Process, how: signal.Signals) -> None:
+    try:
+        process.send_signal(how)
+    except psutil.NoSuchProcess:
+        pass

@@ -1,0 +1,1 @@
+"""The trigger that walks a source."""

@@ -1,0 +1,1 @@
+"""Driving a source, page after page, in an event loop: no module in here imports Airflow."""

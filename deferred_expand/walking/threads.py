@@ -1,0 +1,34 @@
+"""A thread of its own for what blocks, so that one slow source stalls no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from asgiref.sync import sync_to_async
+from typing_extensions import ParamSpec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class OwnThread:
+    """
+    Runs blocking calls one after the other in one thread.
+
+    asgiref carries the context variables over, and lets Airflow's own sync calls find their way
+    back to the triggerer's event loop. Without an executor of its own, every thread-sensitive call
+    of the process would wait in one line.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    async def run(self, call: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        in_thread = sync_to_async(call, thread_sensitive=False, executor=self._executor)
+        return await in_thread(*args, **kwargs)
+
+    def close(self) -> None:
+        """Let the thread go; the call that it is in, if any, is not interrupted."""
+        self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,260 @@
+"""The walk: one source driven to its end, its items staged batch by batch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import uuid4
+
+from deferred_expand.exceptions import DeferredExpandError, ItemError, SourceFailed, SourceShrank
+from deferred_expand.streams.buffer import PageBuffer
+from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
+from deferred_expand.streams.page import JSON, Page, Position
+
+log = logging.getLogger(__name__)
+
+OpenSource = Callable[[JSON], AsyncGenerator[Any, None]]
+"""Opens the source after a cursor (``None``: from the start)."""
+
+
+@dataclass(frozen=True)
+class WalkPolicy:
+    """
+    :param batch_size: items in a batch at most.
+    :param batch_interval: seconds; a batch not yet full is staged when its oldest item is this old.
+    :param source_retries: how often the walk opens a broken source again.
+    :param walk_ahead: staged items, not yet committed, at which the walk pauses.
+    :param resumable: the source takes a cursor; otherwise it is walked from the start again.
+    """
+
+    batch_size: int
+    batch_interval: float
+    source_retries: int
+    walk_ahead: float
+    resumable: bool
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """
+    Items written down, cut into batches that are within the size limit.
+
+    :param error: the first item that cannot be written down; the batches end before it.
+    """
+
+    batches: list[list[str]]
+    error: ItemError | None = None
+
+
+class Stager(Protocol):
+    """Writes batches where a committer finds them."""
+
+    async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
+        """Write items down; ``first_number`` is the number of the first one in the stream."""
+
+    async def write(self, number: int, writer: str, batch: list[str]) -> None:
+        """Keep one batch, which nobody sees before it is committed."""
+
+
+@dataclass(frozen=True)
+class _Staged:
+    count: int
+    position: Position
+
+
+class Walk:
+    """
+    Drives a source from a checkpoint, and stages its items for a committer.
+
+    One task pulls (it costs an append and a comparison per item), one stages. The source is asked
+    for more while batches are staged and committed, until ``walk_ahead`` items wait.
+    """
+
+    def __init__(
+        self, open_source: OpenSource, stager: Stager, policy: WalkPolicy, start: Checkpoint
+    ) -> None:
+        self.stream = start.stream
+        self.writer = uuid4().hex[:12]
+        self._open_source = open_source
+        self._stager = stager
+        self._policy = policy
+        self._buffer = PageBuffer(start.position, resumable=policy.resumable)
+        self._committed = start
+        self._staged: deque[_Staged] = deque()
+        self._items = start.items  # committed and staged
+        self._over = False
+        self._failure: Failure | None = None
+        self._pulled = asyncio.Event()  # there may be something to stage
+        self._room = asyncio.Event()  # the buffer can take more
+        self._changed = asyncio.Event()  # there may be something to commit, or room to stage
+        self._task: asyncio.Task[None] | None = None
+
+    # -- for the one who commits ------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"walk {self.stream}")
+
+    async def close(self) -> None:
+        """Stop where it is, and close the source. What is staged stays unseen."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await self._task
+
+    @property
+    def failed(self) -> bool:
+        """The source could not go on."""
+        return self._failure is not None
+
+    def goes_on_from(self, checkpoint: Checkpoint) -> bool:
+        """
+        Whether what this walk holds follows the checkpoint; if so, forget what is before it.
+        """
+        if self._broken or checkpoint.stream != self.stream:
+            return False
+        done = checkpoint.batches - self._committed.batches
+        if not 0 <= done <= len(self._staged):
+            return False
+        if sum(self._staged[n].count for n in range(done)) + self._committed.items != checkpoint.items:
+            return False
+        for _ in range(done):
+            self._staged.popleft()
+        self._committed = checkpoint
+        self._changed.set()
+        return True
+
+    async def batches(self) -> BatchEvent:
+        """Wait until something is staged, or the source is over; all that is staged by then."""
+        await self._until(lambda: bool(self._staged) or self._over)
+        return self._event()
+
+    async def all_batches(self) -> BatchEvent:
+        """Wait for the end of the source."""
+        await self._until(lambda: self._over)
+        return self._event()
+
+    def _event(self) -> BatchEvent:
+        return BatchEvent(
+            stream=self.stream,
+            writer=self.writer,
+            first=self._committed.batches,
+            counts=tuple(staged.count for staged in self._staged),
+            position=self._staged[-1].position if self._staged else self._committed.position,
+            ended=self._over and self._failure is None,
+            failure=self._failure if self._over else None,
+        )
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            if self._task is None or self._task.done():
+                await self._raise_why_stopped()
+            self._changed.clear()
+            await self._changed.wait()
+
+    @property
+    def _broken(self) -> bool:
+        """The walk itself stopped (not its source): it could not stage, or was closed."""
+        return not self._over and (self._task is None or self._task.done())
+
+    async def _raise_why_stopped(self) -> None:
+        if self._task is not None:
+            await self._task
+        raise RuntimeError(f"the walk of stream {self.stream} is not running")
+
+    # -- pulling ----------------------------------------------------------------------------------
+
+    async def _pull(self) -> None:
+        retries = 0
+        while True:
+            try:
+                return await self._pull_once(self._buffer.reopen())
+            except DeferredExpandError:
+                raise  # opening it again would change nothing
+            except Exception as error:
+                if retries == self._policy.source_retries:
+                    raise SourceFailed(f"the source raised {error!r}") from error
+                retries += 1
+                delay = min(2.0 ** (retries - 1), 30.0)
+                log.warning(
+                    "the source raised %r; it is opened again from its last cursor in %g s (%d of %d)",
+                    error, delay, retries, self._policy.source_retries,
+                    exc_info=True,
+                )  # fmt: skip
+                await asyncio.sleep(delay)
+
+    async def _pull_once(self, position: Position) -> None:
+        buffer, full, now = self._buffer, self._policy.batch_size, asyncio.get_running_loop().time
+        async with aclosing(self._open_source(position.cursor)) as pages:
+            async for page in pages:
+                was_empty = not buffer
+                if isinstance(page, Page):
+                    buffer.add_page(page, now())
+                else:
+                    buffer.add_item(page, now())
+                if was_empty or len(buffer) >= full:  # start the batch's clock, or stage it
+                    self._pulled.set()
+                while len(buffer) >= full:
+                    self._room.clear()
+                    await self._room.wait()
+        if buffer.still_to_pass_over:
+            raise SourceShrank(
+                f"opened again after cursor {position.cursor!r}, the source ended "
+                f"{buffer.still_to_pass_over} item(s) before the place reached earlier: "
+                "a source must give the same items in the same order again, or take a cursor"
+            )
+
+    # -- staging ----------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        pulling = asyncio.create_task(self._pull(), name=f"source {self.stream}")
+        pulling.add_done_callback(lambda _: self._pulled.set())
+        try:
+            while await self._batch_is_due(pulling):
+                await self._stage()
+                await self._until_walk_ahead()
+            await pulling
+            self._over = True
+        except DeferredExpandError as error:
+            self._failure = Failure.of(error)
+            self._over = True
+        finally:
+            self._changed.set()
+            pulling.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await pulling
+
+    async def _batch_is_due(self, pulling: asyncio.Task[None]) -> bool:
+        """Wait for a batch that is full, old enough or the last; ``False``: there is none left."""
+        loop = asyncio.get_running_loop()
+        while len(self._buffer) < self._policy.batch_size and not pulling.done():
+            oldest = self._buffer.oldest
+            age_left = None if oldest is None else oldest + self._policy.batch_interval - loop.time()
+            if age_left is not None and age_left <= 0:
+                return True
+            self._pulled.clear()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._pulled.wait(), age_left)
+        return len(self._buffer) > 0
+
+    async def _stage(self) -> None:
+        items = self._buffer.peek(self._policy.batch_size)
+        encoded = await self._stager.encode(items, self._items + 1)
+        for batch in encoded.batches:
+            number = self._committed.batches + len(self._staged)
+            await self._stager.write(number, self.writer, batch)
+            self._staged.append(_Staged(len(batch), self._buffer.drop(len(batch))))
+            self._items += len(batch)
+            self._changed.set()
+        self._room.set()
+        if encoded.error is not None:
+            raise encoded.error
+
+    async def _until_walk_ahead(self) -> None:
+        while sum(staged.count for staged in self._staged) >= self._policy.walk_ahead:
+            self._changed.clear()
+            await self._changed.wait()
