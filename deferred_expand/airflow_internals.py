@@ -57,6 +57,7 @@ __all__ = [
     "ensure_sync_calls_work_here",
     "is_in_process",
     "is_map_length_refusal",
+    "plugins_folder",
     "serde_deserialize",
     "serde_serialize",
     "set_map_index_label",
@@ -138,6 +139,11 @@ def is_map_length_refusal(error: Exception) -> bool:
     """
     response = getattr(error, "response", None)
     return "unmappable_return_value_length" in f"{error} {getattr(response, 'text', '')}"
+
+
+def plugins_folder() -> str:
+    """On ``sys.path`` in every component (airflow/settings.py)."""
+    return os.path.realpath(str(conf.get("core", "plugins_folder")))
 
 
 def dag_folders() -> list[str]:

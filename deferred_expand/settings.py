@@ -7,15 +7,21 @@ from deferred_expand.settings_reference import OPTIONS, SECTION
 
 
 def _option(name: str) -> str:
-    return conf.get(SECTION, name, fallback=OPTIONS[name]["default"])
+    return str(conf.get(SECTION, name, fallback=OPTIONS[name]["default"]))
 
 
 def requeue_delay() -> float:
-    return float(_option("requeue_delay"))
+    """
+    Seconds, at least one more than a worker's exit may go unnoticed.
 
-
-def resume_delay() -> float:
-    return float(_option("resume_delay"))
+    The supervisor of a task checks whether it has exited when its last socket closes, which may be
+    just too early, and then not before ``[workers] min_heartbeat_interval``
+    (airflow/sdk/execution_time/supervisor.py, ``_monitor_subprocess``; seen in about one of five
+    exits). The scheduler's side is ``process_executor_events`` in
+    airflow/jobs/scheduler_job_runner.py.
+    """
+    unnoticed = float(conf.get("workers", "min_heartbeat_interval", fallback="5"))
+    return max(float(_option("requeue_delay")), unnoticed + 1)
 
 
 def max_batch_bytes() -> int:

@@ -9,27 +9,18 @@ SECTION = "deferred_expand"
 OPTIONS: dict[str, dict[str, Any]] = {
     "requeue_delay": {
         "description": (
-            "Seconds between the moment a stream head has committed a batch on a worker and the "
-            "moment the scheduler queues it again, which is also when the batch's task instances "
-            "are created. It must be longer than a worker needs to exit and the executor to report "
-            "it: otherwise the scheduler takes the report for the next run's and fails the stream "
-            "head. 30 is wise where task logs are uploaded to a slow remote store."
+            "Seconds between a worker's exit and the moment its stream head may be queued again: from "
+            "a commit on a worker to the creation of the batch's task instances, and from the start of "
+            "a trigger to its event. Until the executor has reported that exit, the scheduler would "
+            "take the report for the end of the next run and fail the stream head. A worker's exit is "
+            "noticed up to [workers] min_heartbeat_interval late, so one second more than that is the "
+            "least, also if less is set here. 30 is wise where task logs are uploaded to a slow remote "
+            "store."
         ),
         "version_added": "0.1.0",
         "type": "float",
         "example": None,
         "default": "10.0",
-    },
-    "resume_delay": {
-        "description": (
-            "Seconds that a stream's trigger waits from its start before it sends its stream head "
-            "to a worker, for the same reason. Airflow itself tells most of these reports apart, "
-            "so it may be shorter."
-        ),
-        "version_added": "0.1.0",
-        "type": "float",
-        "example": None,
-        "default": "3.0",
     },
     "max_batch_bytes": {
         "description": (

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals import serde_deserialize, serde_serialize
 from deferred_expand.exceptions import ItemError, ItemNotSerializable, ItemTooLarge
 from deferred_expand.walking.walk import Encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SERDE = "serde:"  # no JSON text begins like this
 

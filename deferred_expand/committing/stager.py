@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deferred_expand.committing.codec import encode_batches
-from deferred_expand.committing.store import StreamStore
 from deferred_expand.streams.commit_log import batch_name
-from deferred_expand.walking.threads import OwnThread
-from deferred_expand.walking.walk import Encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deferred_expand.committing.store import StreamStore
+    from deferred_expand.walking.threads import OwnThread
+    from deferred_expand.walking.walk import Encoded
 
 
 class XComStager:

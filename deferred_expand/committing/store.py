@@ -48,7 +48,7 @@ class StreamStore:
 
     def __init__(self, ref: StreamRef) -> None:
         self.ref = ref
-        self._where = {
+        self._where: dict[str, Any] = {
             "dag_id": ref.dag_id,
             "run_id": ref.run_id,
             "task_id": ref.task_id,
@@ -77,9 +77,7 @@ class StreamStore:
 
     def write_log(self, log: CommitLog, *, mapped_length: int | None = None) -> None:
         try:
-            BaseXCom.set(
-                key=LOG_KEY, value=log.to_json(), _mapped_length=mapped_length, **self._where
-            )
+            BaseXCom.set(key=LOG_KEY, value=log.to_json(), _mapped_length=mapped_length, **self._where)
         except Exception as error:
             if not is_map_length_refusal(error):
                 raise

@@ -34,8 +34,7 @@ def check_numbers(stream: DeferredExpandOperator) -> None:
     ):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise DefinitionError(
-                f"{stream.where}: {name} is {value!r}; it must be a whole number of {unit}, "
-                f"{least} or more"
+                f"{stream.where}: {name} is {value!r}; it must be a whole number of {unit}, {least} or more"
             )
     interval = stream.batch_interval
     if not isinstance(interval, (int, float)) or isinstance(interval, bool) or not interval > 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -30,7 +29,7 @@ from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.triggers.streaming import Expansion, StreamingExpansionTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class StreamHandle(list[Any]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals import (
@@ -15,6 +14,8 @@ from deferred_expand.operators.head import StreamHeadOperator
 from deferred_expand.operators.output import StreamReference
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from deferred_expand.operators.deferred_expand import DeferredExpandOperator
 
 # What the author sets on the mapped task belongs to the items, except what says how a failed
@@ -50,11 +51,11 @@ class _OverStream:
         return kwargs, resolved | {id(value) for value in _item_values(self, kwargs)}  # type: ignore[arg-type]
 
 
-class StreamMappedOperator(_OverStream, MappedOperator):  # type: ignore[misc]
+class StreamMappedOperator(_OverStream, MappedOperator):
     """A classic operator, mapped over a stream."""
 
 
-class StreamDecoratedMappedOperator(_OverStream, DecoratedMappedOperator):  # type: ignore[misc]
+class StreamDecoratedMappedOperator(_OverStream, DecoratedMappedOperator):
     """A ``@task`` function, mapped over a stream."""
 
 

@@ -11,10 +11,10 @@ import attrs
 from deferred_expand.airflow_internals import PlainXComArg
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import DefinitionError, StreamError
-from deferred_expand.streams.commit_log import CommitLog
 
 if TYPE_CHECKING:
     from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+    from deferred_expand.streams.commit_log import CommitLog
 
 
 @attrs.define

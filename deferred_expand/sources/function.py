@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deferred_expand.exceptions import SourceFailed
 from deferred_expand.streams.page import JSON, Page
-from deferred_expand.walking.threads import OwnThread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+
+    from deferred_expand.walking.threads import OwnThread
 
 _END = object()
 

@@ -6,11 +6,13 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deferred_expand.airflow_internals import MANGLED_MODULE_PREFIX, dag_folders
+from deferred_expand.airflow_internals import MANGLED_MODULE_PREFIX, dag_folders, plugins_folder
 from deferred_expand.exceptions import SourceNotImportable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _REMEDY = (
     "A triggerer does not load DAG files: move the source to a module that is installed, in "
@@ -53,9 +55,7 @@ def source_path(source: str | Callable[..., Any]) -> str:
         path, function = _name_of(source), source
     if _is_only_found_by_dag_parser(inspect.getmodule(function)):
         name = path.partition(":")[2]
-        raise SourceNotImportable(
-            f"source {path!r} lies in a DAG folder. {_REMEDY.format(name=name)}"
-        )
+        raise SourceNotImportable(f"source {path!r} lies in a DAG folder. {_REMEDY.format(name=name)}")
     return path
 
 
@@ -71,9 +71,7 @@ def _name_of(function: Callable[..., Any]) -> str:
             f"source {inner!r} is defined inside a function. {_REMEDY.format(name=inner)}"
         )
     if module == "__main__" or module.startswith(MANGLED_MODULE_PREFIX):
-        raise SourceNotImportable(
-            f"source {name!r} is defined in the DAG file. {_REMEDY.format(name=name)}"
-        )
+        raise SourceNotImportable(f"source {name!r} is defined in the DAG file. {_REMEDY.format(name=name)}")
     path = f"{module}:{name}"
     if import_source(path) is not function:
         raise SourceNotImportable(
@@ -97,6 +95,7 @@ def _is_only_found_by_dag_parser(module: Any) -> bool:
     file = os.path.realpath(file)
     everywhere = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     everywhere += [entry for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))]
+    everywhere.append(plugins_folder())
     return _is_in(file, dag_folders()) and not _is_in(file, map(os.path.realpath, everywhere))
 
 

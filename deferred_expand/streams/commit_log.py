@@ -50,10 +50,7 @@ class CommitLog:
 
     def describe(self) -> str:
         """For people: a label, a log line."""
-        if self.failure is not None:
-            state = "failed"
-        else:
-            state = "ended" if self.ended else "open"
+        state = "failed" if self.failure is not None else "ended" if self.ended else "open"
         return (
             f"stream {state}: {self.items} item{'s' * (self.items != 1)} "
             f"in {self.batches} batch{'es' * (self.batches != 1)}"

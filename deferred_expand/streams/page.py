@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-JSON: TypeAlias = "None | bool | int | float | str | list[Any] | dict[str, Any]"
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+JSON: TypeAlias = "bool | int | float | str | list[Any] | dict[str, Any] | None"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import secrets
@@ -13,13 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
 
 T = TypeVar("T")
 
@@ -63,6 +66,8 @@ class LocalAirflow:
     :param dags: the DAG folder.
     :param python_path: folders for the PYTHONPATH of all components.
     :param config: ``{"section.option": value}`` beside what is needed to run.
+
+    With :attr:`keep_home` set, database and logs stay when it ends.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class LocalAirflow:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.keep_home = False
         settings = {
             "core.dags_folder": str(dags.resolve()),
             "core.load_examples": "False",
@@ -100,10 +106,7 @@ class LocalAirflow:
             "AIRFLOW_HOME": str(self.home),
             "PYTHONPATH": os.pathsep.join(str(path.resolve()) for path in python_path),
             "NO_PROXY": "127.0.0.1,localhost",
-            **{
-                "AIRFLOW__" + name.upper().replace(".", "__"): value
-                for name, value in settings.items()
-            },
+            **{"AIRFLOW__" + name.upper().replace(".", "__"): value for name, value in settings.items()},
         }
         self._client: httpx.Client | None = None
 
@@ -124,14 +127,19 @@ class LocalAirflow:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-        self.remove()
+        if not self.keep_home:
+            shutil.rmtree(self.home, ignore_errors=True)
 
     def start(self) -> None:
         """:raises RuntimeError: a component ended at once, with the end of its output."""
-        self.run("db", "migrate")
+        self.migrate()
         for name in COMPONENTS:
             self.start_component(name)
         wait_until("the api-server answers", self._is_healthy, timeout=120)
+
+    def migrate(self) -> None:
+        """Make the database; enough for ``dag.test()``, which needs no component."""
+        self.run("db", "migrate")
 
     def start_component(self, name: str) -> None:
         with self.output(name).open("ab") as output:
@@ -176,10 +184,6 @@ class LocalAirflow:
         for member in alive:
             _signal(member, signal.SIGKILL)
         process.wait()
-
-    def remove(self) -> None:
-        """Delete the temporary home."""
-        shutil.rmtree(self.home, ignore_errors=True)
 
     def output(self, name: str) -> Path:
         """What a component printed."""
@@ -278,7 +282,9 @@ class LocalAirflow:
         value = entry["value"]
         return json.loads(value) if isinstance(value, str) else value
 
-    def task_log(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int = 1) -> str:
+    def task_log(
+        self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int = 1
+    ) -> str:
         """What a task instance logged in one try."""
         answer = self.api(
             "GET",
@@ -298,7 +304,5 @@ def _airflow() -> list[str]:
 
 
 def _signal(process: psutil.Process, how: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(how)
-    except psutil.NoSuchProcess:
-        pass

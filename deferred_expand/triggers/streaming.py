@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import ParamSpec
 
 from deferred_expand import settings
 from deferred_expand.airflow_internals import (
@@ -19,11 +20,18 @@ from deferred_expand.committing.stager import XComStager
 from deferred_expand.committing.store import StreamRef, StreamStore
 from deferred_expand.sources.function import takes_cursor, walk_function
 from deferred_expand.sources.importing import import_source
-from deferred_expand.streams.events import Checkpoint
-from deferred_expand.streams.page import JSON
+from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.walking.registry import WalkRegistry
 from deferred_expand.walking.threads import OwnThread
 from deferred_expand.walking.walk import Walk, WalkPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+    from deferred_expand.streams.page import JSON
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _walks = WalkRegistry()
 
@@ -69,18 +77,14 @@ class StreamingExpansionTrigger(BaseTrigger):
     :param expansion: JSON of an :class:`Expansion`.
     """
 
-    def __init__(
-        self, *, source: str, source_kwargs: dict[str, Any], expansion: dict[str, Any]
-    ) -> None:
-        super().__init__()
+    def __init__(self, *, source: str, source_kwargs: dict[str, Any], expansion: dict[str, Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.source = source
         self.source_kwargs = source_kwargs
         self.expansion = expansion
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """
-        :return: the class path, and the arguments, which Airflow encrypts (airflow/models/trigger.py).
-        """
+        """:return: the class path, and the arguments, which Airflow encrypts (airflow/models/trigger.py)."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -92,38 +96,49 @@ class StreamingExpansionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         expansion = Expansion.from_json(self.expansion)
-        if self.task_instance is None:  # dag.test(): inline, and only the first event counts
-            walk, close = self._open_walk(expansion, walk_ahead=float("inf"))
-            walk.start()
-            try:
-                event = await walk.all_batches()
-            finally:
-                await close()
+        function = await _in_thread(import_source, self.source)  # may take a while, and run any code
+        if self.task_instance is None:
+            event = await self._walk_inline(expansion, function)
         else:
-            send_at = asyncio.get_running_loop().time() + settings.resume_delay()
-            held = _walks.hold(
-                (expansion.ref, expansion.for_head),
-                self.task_instance.try_number,
-                expansion.checkpoint,
-                lambda: self._open_walk(expansion, walk_ahead=settings.walk_ahead()),
-                lambda: _is_wanted(expansion),
-                settings.idle_timeout(),
-            )
-            async with held as walk:
-                await walk.batches()
-                await asyncio.sleep(max(0.0, send_at - asyncio.get_running_loop().time()))
-                event = await walk.batches()
+            event = await self._walk_on(expansion, function, self.task_instance.try_number)
         self.log.info(
             "%d batch(es) with %d item(s) staged for the stream of task %r%s",
-            len(event.counts), sum(event.counts), expansion.ref.task_id,
+            len(event.counts),
+            sum(event.counts),
+            expansion.ref.task_id,
             ", and the source has ended" if event.ended else "",
-        )  # fmt: skip
+        )
         yield TriggerEvent(event.to_json())
 
+    async def _walk_inline(self, expansion: Expansion, function: Callable[..., Any]) -> BatchEvent:
+        """In ``dag.test()`` only a trigger's first event counts, and nothing runs beside it."""
+        walk, close = self._open_walk(expansion, function, walk_ahead=float("inf"))
+        walk.start()
+        try:
+            return await walk.all_batches()
+        finally:
+            await close()
+
+    async def _walk_on(
+        self, expansion: Expansion, function: Callable[..., Any], try_number: int
+    ) -> BatchEvent:
+        loop = asyncio.get_running_loop()
+        send_at = loop.time() + settings.requeue_delay()
+        async with _walks.hold(
+            (expansion.ref, expansion.for_head),
+            try_number,
+            expansion.checkpoint,
+            lambda: self._open_walk(expansion, function, walk_ahead=settings.walk_ahead()),
+            lambda: _is_wanted(expansion),
+            settings.idle_timeout(),
+        ) as walk:
+            await walk.batches()
+            await asyncio.sleep(max(0.0, send_at - loop.time()))
+            return await walk.batches()
+
     def _open_walk(
-        self, expansion: Expansion, walk_ahead: float
+        self, expansion: Expansion, function: Callable[..., Any], walk_ahead: float
     ) -> tuple[Walk, Callable[[], Awaitable[None]]]:
-        function = import_source(self.source)
         source_thread, staging_thread = OwnThread("source"), OwnThread("staging")
 
         async def open_source(cursor: JSON) -> AsyncGenerator[Any, None]:
@@ -140,8 +155,7 @@ class StreamingExpansionTrigger(BaseTrigger):
             walk_ahead=walk_ahead,
             resumable=takes_cursor(function),
         )
-        store = StreamStore(expansion.ref)
-        stager = XComStager(store, staging_thread, settings.max_batch_bytes())
+        stager = XComStager(StreamStore(expansion.ref), staging_thread, settings.max_batch_bytes())
         walk = Walk(open_source, stager, policy, expansion.checkpoint)
 
         async def close() -> None:
@@ -153,11 +167,15 @@ class StreamingExpansionTrigger(BaseTrigger):
 
 
 async def _is_wanted(expansion: Expansion) -> bool:
-    thread = OwnThread("watch")
+    ref = expansion.ref
+    waits = (ref.mapped_task_id, 0) if expansion.for_head else (ref.task_id, -1)
+    state = await _in_thread(task_instance_state, ref.dag_id, ref.run_id, *waits)
+    return state in _WANTED_STATES
+
+
+async def _in_thread(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    thread = OwnThread("deferred_expand")
     try:
-        ref = expansion.ref
-        waits = (ref.mapped_task_id, 0) if expansion.for_head else (ref.task_id, -1)
-        state = await thread.run(task_instance_state, ref.dag_id, ref.run_id, *waits)
+        return await thread.run(call, *args, **kwargs)
     finally:
         thread.close()
-    return state in _WANTED_STATES

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from deferred_expand.streams.events import Checkpoint
-from deferred_expand.walking.walk import Walk
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+
+    from deferred_expand.streams.events import Checkpoint
+    from deferred_expand.walking.walk import Walk
 
 log = logging.getLogger(__name__)
 

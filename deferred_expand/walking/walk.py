@@ -112,9 +112,7 @@ class Walk:
         return self._failure is not None
 
     def goes_on_from(self, checkpoint: Checkpoint) -> bool:
-        """
-        Whether what this walk holds follows the checkpoint; if so, forget what is before it.
-        """
+        """Whether what this walk holds follows the checkpoint; if so, forget what is before it."""
         if self._broken or checkpoint.stream != self.stream:
             return False
         done = checkpoint.batches - self._committed.batches

@@ -1,0 +1,51 @@
+# The newest tested Airflow; another one: make test AIRFLOW=3.2.2
+AIRFLOW ?= 3.3.2
+CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
+VENV := .venv-$(AIRFLOW)
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint types unit e2e constraints clean
+
+help:
+	@echo "make demo [KEEP=1]          native and streamed expansion of a real data set, side by side"
+	@echo "make test [AIRFLOW=$(AIRFLOW)]  lint, types, unit, property and end-to-end tests"
+	@echo "make lint | types | unit | e2e   one part of make test"
+	@echo "make constraints            resolve the constraints files anew"
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --editable '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python -m deferred_expand.demo $(if $(KEEP),--keep)
+
+test: lint types unit e2e
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/python -m pytest tests/unit tests/property
+
+e2e: $(READY)
+	$(BIN)/python -m pytest tests/e2e
+
+# Versions only: what an index serves them from is each machine's own matter.
+constraints: $(READY)
+	for version in 3.2.2 3.3.2; do \
+	  echo "apache-airflow==$$version" > $(VENV)/airflow.in; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade --no-header --no-annotate \
+	    --no-emit-index-url --no-emit-find-links --all-extras --no-emit-package deferred-expand \
+	    --output-file constraints/airflow-$$version.txt \
+	    pyproject.toml $(VENV)/airflow.in || exit 1; \
+	done
+
+clean:
+	rm -rf .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis

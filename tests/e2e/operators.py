@@ -1,0 +1,53 @@
+"""Operators that the end-to-end tests map over streams."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import BaseOperator
+from airflow.triggers.base import StartTriggerArgs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class EchoOperator(BaseOperator):
+    """Returns its values, the templated one rendered."""
+
+    template_fields: Sequence[str] = ("templated",)
+
+    def __init__(self, *, value: Any, note: str = "", templated: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.value = value
+        self.note = note
+        self.templated = templated
+
+    def execute(self, context: Any) -> Any:
+        context["echoed"] = self.value
+        return {"value": self.value, "note": self.note, "templated": self.templated}
+
+
+class DeferringEchoOperator(EchoOperator):
+    """
+    Returns its value after it was deferred, for longer than a worker's exit may go unnoticed: stock
+    Airflow fails what is resumed earlier now and then (see requeue_delay).
+    """
+
+    def execute(self, context: Any) -> Any:
+        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=4)), method_name="resume")
+
+    def resume(self, context: Any, event: Any = None) -> Any:
+        return self.value
+
+
+class StartsFromTriggerOperator(DeferringEchoOperator):
+    """Begins in the triggerer, natively without a worker."""
+
+    start_trigger_args: ClassVar[StartTriggerArgs] = StartTriggerArgs(  # type: ignore[misc]
+        trigger_cls="airflow.providers.standard.triggers.temporal.TimeDeltaTrigger",
+        trigger_kwargs={"delta": timedelta(seconds=4)},
+        next_method="resume",
+    )
+    start_from_trigger = True

@@ -1,0 +1,62 @@
+"""Sources of the end-to-end tests; on the PYTHONPATH of every component, as a user's would be."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from deferred_expand import Page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+class ApiBroke(RuntimeError):
+    """To be found in a log."""
+
+
+async def api_pages(
+    url: str, pages: int, size: int, delay: float = 0, cursor: int | None = None
+) -> AsyncIterator[Page]:
+    """Numbers from the paged API, entered at any page."""
+    following: int | None = cursor or 0
+    async with aiohttp.ClientSession() as session:
+        while following is not None:
+            query = {"cursor": following, "pages": pages, "size": size, "delay": delay}
+            async with session.get(url, params={key: str(value) for key, value in query.items()}) as answer:
+                if answer.status != 200:
+                    raise ApiBroke(f"page {following}: {await answer.text()}")
+                page = await answer.json()
+            following = page["next"]
+            yield Page(items=page["items"], cursor=following)
+
+
+async def numbers(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        yield number
+
+
+async def words(count: int) -> AsyncIterator[str]:
+    for number in range(count):
+        yield f"word {number}"
+
+
+async def records(count: int) -> AsyncIterator[dict[str, Any]]:
+    """Items for ``expand_kwargs``; one value looks like a template."""
+    for number in range(count):
+        yield {"value": number, "note": "{{ 1 / 0 }}"}
+
+
+def blocking_numbers(count: int, pause: float) -> Iterator[int]:
+    """A sync generator that blocks."""
+    for number in range(count):
+        time.sleep(pause)
+        yield number
+
+
+async def third_is_bad(count: int) -> AsyncIterator[Any]:
+    """Item 3 cannot be put in an XCom."""
+    for number in range(1, count + 1):
+        yield object() if number == 3 else number

@@ -1,0 +1,94 @@
+"""``dag.test()`` works for all of it, without a triggerer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deferred_expand.testing.local_airflow import LocalAirflow
+from tests.e2e.conftest import CONFIG, ROOT
+
+if TYPE_CHECKING:
+    from tests.paged_api import PagedApi
+
+
+@pytest.fixture(scope="module")
+def inline(api: PagedApi, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What ``dag.test()`` gave for each DAG, in a database of its own: no scheduler takes part."""
+    api.fail("breaks_inline", cursor=2, times=2)
+    notes = tmp_path_factory.mktemp("inline")
+    confs = {
+        "classic": {"url": api.url("classic_inline")},
+        "taskflow": {},
+        "by_kwargs": {},
+        "nothing": {},
+        "breaks": {"url": api.url("breaks_inline")},
+        "defers": {},
+        "empty_operators": {},
+        "bad_item": {"notes": str(notes / "bad_item")},
+        "blocking": {},
+        "too_long": {},
+    }
+    airflow = LocalAirflow(ROOT / "tests/e2e/dags", python_path=[ROOT], config=CONFIG)
+    airflow.migrate()
+    arguments = [text for dag_id, conf in confs.items() for text in (dag_id, json.dumps(conf))]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.e2e.run_inline", *arguments],
+        env=airflow.env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    shutil.rmtree(airflow.home)
+    last = [line for line in done.stdout.splitlines() if line.startswith("RESULTS ")]
+    assert last, done.stdout[-3000:] + done.stderr[-3000:]
+    results: dict[str, dict[str, Any]] = json.loads(last[0].removeprefix("RESULTS "))
+    return results
+
+
+def test_classic_operators_run_inline(inline: dict[str, dict[str, Any]], api: PagedApi) -> None:
+    assert inline["classic"]["state"] == "success"
+    assert [result["value"] for result in inline["classic"]["result"]] == list(range(12))
+    assert api.cursors("classic_inline") == [0, 1, 2, 3]
+
+
+def test_taskflow_runs_inline(inline: dict[str, dict[str, Any]]) -> None:
+    assert inline["taskflow"]["result"] == [110 + number for number in range(7)]
+
+
+def test_expand_kwargs_runs_inline(inline: dict[str, dict[str, Any]]) -> None:
+    assert [result["value"] for result in inline["by_kwargs"]["result"]] == [0, 1, 2]
+
+
+def test_nothing_is_skipped_inline(inline: dict[str, dict[str, Any]]) -> None:
+    assert inline["nothing"]["state"] == "success"
+    assert inline["nothing"]["instances"]["echo[0]"] == "skipped"
+    assert inline["nothing"]["instances"]["after[-1]"] == "skipped"
+
+
+def test_a_broken_source_goes_on_inline(inline: dict[str, dict[str, Any]], api: PagedApi) -> None:
+    assert inline["breaks"]["state"] == "success"
+    assert api.cursors("breaks_inline") == [0, 1, 2, 2, 2, 3]
+    assert [result["value"] for result in inline["breaks"]["result"]] == list(range(8))
+
+
+@pytest.mark.parametrize(("dag_id", "items"), [("defers", 2), ("empty_operators", 2), ("blocking", 4)])
+def test_special_operators_and_sources_run_inline(
+    inline: dict[str, dict[str, Any]], dag_id: str, items: int
+) -> None:
+    mapped = [
+        state for name, state in inline[dag_id]["instances"].items() if name.startswith(("echo[", "empty["))
+    ]
+    assert mapped == ["success"] * (1 + items)
+
+
+@pytest.mark.parametrize("dag_id", ["bad_item", "too_long"])
+def test_failures_fail_inline(inline: dict[str, dict[str, Any]], dag_id: str) -> None:
+    assert inline[dag_id]["state"] == "failed"
+    assert inline[dag_id]["instances"]["echo[0]"] == "failed"

@@ -1,0 +1,183 @@
+"""What a stream promises, on a real Airflow."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from tests.e2e.conftest import MAX_MAP_LENGTH, ROOT, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deferred_expand.testing.local_airflow import LocalAirflow
+    from tests.paged_api import PagedApi
+
+Runs = dict[str, Run]
+
+
+def at(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
+
+
+def test_each_item_is_an_instance_of_the_authors_operator(runs: Runs, api: PagedApi) -> None:
+    run = runs["classic"]
+    assert run.wait() == "success"
+
+    instances = run.instances("echo")
+    assert [ti["map_index"] for ti in instances] == list(range(13))
+    assert {ti["state"] for ti in instances} == {"success"}
+    assert [result["value"] for result in run.result()] == list(range(12))
+    assert api.cursors("classic") == [0, 1, 2, 3], "each page is asked for once"
+
+
+def test_results_are_in_item_order_and_the_head_gives_none(runs: Runs) -> None:
+    run = runs["classic"]
+    run.wait()
+    assert [int(result["templated"]) for result in run.result()] == list(range(1, 13))
+
+
+def test_labels_tell_the_stream_from_the_items(runs: Runs) -> None:
+    run = runs["classic"]
+    run.wait()
+    head, *items = run.instances("echo")
+    assert head["rendered_map_index"] == "stream ended: 12 items in 3 batches"
+    assert [ti["rendered_map_index"] for ti in items] == [f"item {number}" for number in range(12)]
+
+
+def test_taskflow_with_partial_a_literal_and_an_xcom_as_argument(runs: Runs) -> None:
+    run = runs["taskflow"]
+    assert run.wait() == "success"
+    assert run.result() == [110 + number for number in range(7)]
+
+
+def test_items_as_keyword_arguments_are_data_and_no_templates(runs: Runs) -> None:
+    run = runs["by_kwargs"]
+    assert run.wait() == "success"
+    assert [result["value"] for result in run.result()] == [0, 1, 2]
+    assert {result["note"] for result in run.result()} == {"{{ 1 / 0 }}"}
+
+
+def test_items_run_before_the_source_has_given_its_last_page(runs: Runs, api: PagedApi) -> None:
+    run = runs["slow_source"]
+    assert run.wait() == "success"
+    _head, *items = run.instances("echo")
+    assert len(items) == 15
+    first_finished = min(at(ti["end_date"]) for ti in items)
+    assert first_finished < api.requests["slow_source"][-1].at
+
+
+def test_a_stream_without_items_is_skipped(runs: Runs) -> None:
+    run = runs["nothing"]
+    assert run.wait() == "success"
+    assert run.states("echo") == ["skipped"]
+    assert run.states("after") == ["skipped"], "as after a native task that maps over nothing"
+
+
+def test_a_source_that_breaks_goes_on_from_its_cursor(runs: Runs, api: PagedApi) -> None:
+    run = runs["breaks"]
+    assert run.wait() == "success"
+    head, *items = run.instances("echo")
+    # Page 2 fails twice: once within the first try, and once more, which ends that try.
+    assert api.cursors("breaks") == [0, 1, 2, 2, 2, 3]
+    assert head["try_number"] == 2
+    assert [ti["try_number"] for ti in items] == [1] * 8
+    assert [result["value"] for result in run.result()] == list(range(8))
+
+
+def test_a_broken_source_shows_its_own_traceback(runs: Runs) -> None:
+    run = runs["breaks"]
+    run.wait()
+    log = run.log("echo", map_index=0, try_number=1)
+    assert "ApiBroke: page 2: come back later" in log
+    assert "in api_pages" in log
+
+
+def test_operators_that_defer_can_be_mapped(runs: Runs) -> None:
+    run = runs["defers"]
+    assert run.wait() == "success"
+    assert run.result() == [0, 1]
+
+
+def test_operators_that_start_from_their_trigger_can_be_mapped(runs: Runs) -> None:
+    run = runs["starts_from_trigger"]
+    assert run.wait() == "success"
+    assert run.result() == [0, 1]
+
+
+def test_empty_operators_can_be_mapped(runs: Runs) -> None:
+    run = runs["empty_operators"]
+    assert run.wait() == "success"
+    assert run.states("empty") == ["success"] * 3
+
+
+def test_what_the_author_sets_is_the_items(runs: Runs, notes: Path, airflow: LocalAirflow) -> None:
+    run = runs["authors_settings"]
+    assert run.wait() == "success"
+    called = sorted((notes / "authors_settings").read_text().splitlines())
+    assert called == ["success echo 1"] * 2 + ["success echo 2"] * 2, "on_execute and on_success, no head"
+    events = airflow.api("GET", "/assets/events", params={"source_dag_id": "authors_settings"})
+    assert sorted(event["source_map_index"] for event in events["asset_events"]) == [1, 2]
+
+
+def test_a_bad_item_fails_the_head_and_leaves_what_was_before(runs: Runs, notes: Path) -> None:
+    run = runs["bad_item"]
+    assert run.wait() == "failed"
+    assert run.states("echo") == ["failed", "success", "success"]
+    assert "item 3 of the stream (object) cannot be put in an XCom" in run.log("echo", map_index=0)
+    assert (notes / "bad_item").read_text() == "failure echo 0\n", "the failure callback is the head's too"
+
+
+def test_an_ordinary_generator_is_a_source(runs: Runs) -> None:
+    run = runs["blocking"]
+    assert run.wait() == "success"
+    assert [result["value"] for result in run.result()] == [0, 1, 2, 3]
+
+
+def test_too_many_items_name_the_setting_and_the_way_on(runs: Runs) -> None:
+    run = runs["too_long"]
+    assert run.wait() == "failed"
+    log = run.log("echo", map_index=0)
+    assert "would have 61 instances" in log
+    assert "[core] max_map_length" in log
+    assert MAX_MAP_LENGTH < 61
+
+
+def test_example_stream_pages(runs: Runs) -> None:
+    run = runs["example_stream_pages"]
+    assert run.wait() == "success"
+    assert run.result("report") == 6
+
+
+def test_example_stream_files(runs: Runs) -> None:
+    run = runs["example_stream_files"]
+    assert run.wait() == "success"
+    files = sorted(str(path) for path in (ROOT / "example_dags").rglob("*.py"))
+    assert [ti["rendered_map_index"] for ti in run.instances("count_bytes")[1:]] == files
+
+
+def test_one_item_can_be_cleared_and_runs_again(runs: Runs) -> None:
+    run = runs["taskflow"]
+    run.wait()
+    run.clear(["add", 3])
+    assert run.wait() == "success"
+    tries = {ti["map_index"]: ti["try_number"] for ti in run.instances("add")}
+    assert tries[3] == 2
+    assert set(run.states("add")) == {"success"}
+
+
+def test_a_stream_run_again_loses_no_instance(runs: Runs) -> None:
+    run = runs["by_kwargs"]
+    run.wait()
+    run.clear("stream", include_downstream=True)
+    assert run.wait() == "success"
+    instances = run.instances("echo")
+    assert [ti["state"] for ti in instances] == ["success"] * 4
+    assert [ti["try_number"] for ti in instances] == [2] * 4
+    assert [result["value"] for result in run.result()] == [0, 1, 2]
+
+
+def test_airflow_knows_the_provider_and_its_settings(airflow: LocalAirflow) -> None:
+    providers: list[dict[str, Any]] = airflow.api("GET", "/providers", params={"limit": 200})["providers"]
+    assert "deferred-expand" in {provider["package_name"] for provider in providers}
+    assert airflow.run("config", "get-value", "deferred_expand", "walk_ahead").strip().endswith("1000")
