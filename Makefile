@@ -40,11 +40,10 @@ e2e: $(READY)
 # Versions only: what an index serves them from is each machine's own matter.
 constraints: $(READY)
 	for version in 3.2.2 3.3.2; do \
-	  echo "apache-airflow==$$version" > $(VENV)/airflow.in; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links --all-extras --no-emit-package deferred-expand \
 	    --output-file constraints/airflow-$$version.txt \
-	    pyproject.toml $(VENV)/airflow.in || exit 1; \
+	    pyproject.toml constraints/airflow-$$version.in || exit 1; \
 	done
 
 clean:

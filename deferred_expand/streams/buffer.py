@@ -74,9 +74,10 @@ class PageBuffer:
             self._append([item], None, now)
 
     def add_page(self, page: Page, now: float) -> None:
-        passed = min(self._to_pass, len(page.items))
+        items = list(page.items)
+        passed = min(self._to_pass, len(items))
         self._to_pass -= passed
-        self._append(list(page.items)[passed:], page.cursor if self._resumable else None, now)
+        self._append(items[passed:], page.cursor if self._resumable else None, now)
 
     def peek(self, count: int) -> list[Any]:
         """The next items, at most ``count``, which stay where they are."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from deferred_expand.exceptions import CursorNotSerializable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +28,19 @@ class Page:
 
     items: Sequence[Any]
     cursor: JSON = None
+
+
+def check_cursor(cursor: JSON) -> None:
+    """:raises CursorNotSerializable: it would not come back from JSON as it is."""
+    try:
+        survives = json.loads(json.dumps(cursor, allow_nan=False)) == cursor
+    except (TypeError, ValueError, RecursionError):
+        survives = False
+    if not survives:
+        raise CursorNotSerializable(
+            f"a page's cursor is {cursor!r}, which is not JSON (null, bool, number, str, list or dict "
+            "with str keys): the stream could not go on from it"
+        )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from uuid import uuid4
 from deferred_expand.exceptions import DeferredExpandError, ItemError, SourceFailed, SourceShrank
 from deferred_expand.streams.buffer import PageBuffer
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
-from deferred_expand.streams.page import JSON, Page, Position
+from deferred_expand.streams.page import JSON, Page, Position, check_cursor
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +191,7 @@ class Walk:
             async for page in pages:
                 was_empty = not buffer
                 if isinstance(page, Page):
+                    check_cursor(page.cursor)
                     buffer.add_page(page, now())
                 else:
                     buffer.add_item(page, now())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from airflow.dag_processing.dagbag import BundleDagBag
@@ -13,8 +14,8 @@ from tests.e2e.conftest import BUNDLES
 
 def run_inline(dag_id: str, conf: dict[str, Any]) -> dict[str, Any]:
     bundle = next(bundle for bundle in BUNDLES if bundle["name"] == "tests")
-    folder = str(bundle["kwargs"]["path"])
-    dag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="tests").get_dag(dag_id)
+    folder = Path(bundle["kwargs"]["path"])
+    dag = BundleDagBag(dag_folder=str(folder), bundle_path=folder, bundle_name="tests").get_dag(dag_id)
     run = dag.test(run_conf=conf)
     instances = run.get_task_instances()
     states = {f"{ti.task_id}[{ti.map_index}]": str(ti.state) for ti in instances}
