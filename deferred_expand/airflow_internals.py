@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.bases.decorator import DecoratedMappedOperator
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.configuration import conf
+from airflow.sdk.definitions._internal.abstractoperator import AbstractOperator
 from airflow.sdk.definitions._internal.expandinput import (
     DictOfListsExpandInput,
     ListOfDictsExpandInput,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 __all__ = [
+    "AbstractOperator",
     "AirflowRescheduleException",
     "AirflowSkipException",
     "BaseOperator",

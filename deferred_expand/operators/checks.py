@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from deferred_expand.airflow_internals import (
     DictOfListsExpandInput,
     MappedOperator,
+    MappedTaskGroup,
     ResolveMixin,
+    XComArg,
     serde_serialize,
 )
 from deferred_expand.exceptions import DefinitionError
@@ -81,9 +83,23 @@ def _without_references(value: Any) -> Any:
     return value
 
 
+def check_not_expanded(stream: DeferredExpandOperator, group: MappedTaskGroup) -> None:
+    """A mapped task group is not expanded over this stream."""
+    if any(operator is stream for operator, _ in XComArg.iter_xcom_references(group._expand_input)):
+        raise DefinitionError(
+            f"{stream.where}: task group {group.group_id!r} is expanded over a stream. Airflow starts "
+            "new instances of a mapped group without looking at their dependencies, so a group cannot "
+            "grow. Expand a task, which may trigger a DAG per item"
+        )
+
+
 def check_expansion(stream: DeferredExpandOperator, mapped: MappedOperator) -> None:
     """The mapped task can grow over this stream."""
     where = f"{stream.where}: task {mapped.task_id!r}"
+    if not any(reference.stream is stream for _, reference in stream_references(mapped)):
+        raise DefinitionError(
+            f"{where} must be expanded over {stream.task_id!r}.output itself, and over nothing made from it"
+        )
     if stream.mapped_task_id not in (None, mapped.task_id):
         raise DefinitionError(
             f"{where} is a second task expanded over the same stream, which already has "

@@ -6,22 +6,23 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from deferred_expand.airflow_internals import (
+    AbstractOperator,
     BaseOperator,
     DependencyMixin,
     MappedOperator,
-    MappedTaskGroup,
     XComArg,
     count_task_instances,
 )
 from deferred_expand.committing.store import StreamRef, StreamStore
-from deferred_expand.exceptions import DefinitionError, SourceFailed, SourceNotImportable, StreamError
+from deferred_expand.exceptions import SourceFailed, SourceNotImportable, StreamError
 from deferred_expand.operators.checks import (
     check_complete_dag,
     check_expansion,
+    check_not_expanded,
     check_numbers,
     check_source_kwargs,
 )
-from deferred_expand.operators.mapped import map_over_stream, stream_references
+from deferred_expand.operators.mapped import map_over_stream
 from deferred_expand.operators.output import StreamReference
 from deferred_expand.sources.importing import source_path
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
@@ -125,26 +126,16 @@ class DeferredExpandOperator(BaseOperator):
         among them as soon as it is made (airflow/sdk/definitions/_internal/node.py).
         """
         super().update_relative(other, upstream, edge_modifier)
-        if isinstance(other, MappedTaskGroup):
-            references = XComArg.iter_xcom_references(other._expand_input)
-            if any(operator is self for operator, _ in references):
-                raise DefinitionError(
-                    f"{self.where}: task group {other.group_id!r} is expanded over a stream. Airflow "
-                    "starts new instances of a mapped group without looking at their dependencies, "
-                    "so a group cannot grow. Expand a task, which may trigger a DAG per item"
-                )
-        elif isinstance(other, MappedOperator):
-            references = XComArg.iter_xcom_references(other._get_specified_expand_input())
-            if not any(operator is self for operator, _ in references):
-                return
-            if not any(reference.stream is self for _, reference in stream_references(other)):
-                raise DefinitionError(
-                    f"{self.where}: task {other.task_id!r} must be expanded over "
-                    f"{self.task_id!r}.output itself, and over nothing made from it"
-                )
+        if isinstance(other, AbstractOperator) and (group := other.get_closest_mapped_task_group()):
+            check_not_expanded(self, group)
+        if isinstance(other, MappedOperator) and self._is_referred_to_by(other):
             check_expansion(self, other)
             self.mapped_task_id = other.task_id
             map_over_stream(other)
+
+    def _is_referred_to_by(self, mapped: MappedOperator) -> bool:
+        references = XComArg.iter_xcom_references(mapped._get_specified_expand_input())
+        return any(operator is self for operator, _ in references)
 
     def resolve_template_files(self) -> None:
         """The last that the DAG parser asks of every task: all tasks and edges are known."""

@@ -38,12 +38,12 @@ async def walk_function(
     arguments = dict(kwargs)
     if takes_cursor(function):
         arguments["cursor"] = cursor
-    if inspect.isasyncgenfunction(function):
+    if inspect.isasyncgenfunction(function) or inspect.iscoroutinefunction(function):
         opened = function(**arguments)
     else:
         opened = await thread.run(function, **arguments)
-        if inspect.isawaitable(opened):
-            opened = await opened
+    if inspect.isawaitable(opened):
+        opened = await opened
     walk = _walk_async(opened) if hasattr(opened, "__aiter__") else _walk_sync(opened, thread)
     async with aclosing(walk) as items:
         async for item in items:

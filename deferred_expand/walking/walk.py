@@ -98,6 +98,7 @@ class Walk:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"walk {self.stream}")
+        self._task.add_done_callback(lambda _: self._changed.set())
 
     async def close(self) -> None:
         """Stop where it is, and close the source. What is staged stays unseen."""
@@ -197,7 +198,7 @@ class Walk:
                     buffer.add_item(page, now())
                 if was_empty or len(buffer) >= full:  # start the batch's clock, or stage it
                     self._pulled.set()
-                while len(buffer) >= full:
+                while len(buffer) >= 2 * full:  # one batch is being staged, the next one is complete
                     self._room.clear()
                     await self._room.wait()
         if buffer.still_to_pass_over:
@@ -222,7 +223,6 @@ class Walk:
             self._failure = Failure.of(error)
             self._over = True
         finally:
-            self._changed.set()
             pulling.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await pulling

@@ -1,0 +1,102 @@
+"""A store in memory, and sources that count what they are asked."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from deferred_expand.exceptions import ItemNotSerializable
+from deferred_expand.streams.page import Page
+from deferred_expand.walking.walk import Encoded, Walk, WalkPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from deferred_expand.streams.events import BatchEvent, Checkpoint
+
+
+class Bad:
+    """An item that cannot be written down."""
+
+
+@dataclass
+class MemoryStager:
+    """Keeps batches in a dictionary; items are written down with ``repr``."""
+
+    write_time: float = 0.0
+    max_items: int = 1_000_000
+    batches: dict[str, list[str]] = field(default_factory=dict)
+    written_at: list[float] = field(default_factory=list)
+
+    async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
+        batches: list[list[str]] = []
+        for number, item in enumerate(items, first_number):
+            if isinstance(item, Bad):
+                return Encoded(batches, ItemNotSerializable(f"item {number} is bad"))
+            if not batches or len(batches[-1]) == self.max_items:
+                batches.append([])
+            batches[-1].append(repr(item))
+        return Encoded(batches)
+
+    async def write(self, number: int, writer: str, batch: list[str]) -> None:
+        await asyncio.sleep(self.write_time)
+        self.batches[f"{number}.{writer}"] = batch
+        self.written_at.append(asyncio.get_running_loop().time())
+
+    def items(self, event: BatchEvent) -> list[Any]:
+        """What the event's batches hold."""
+        return [
+            eval(text)
+            for number in range(event.first, event.first + len(event.counts))
+            for text in self.batches[f"{number}.{event.writer}"]
+        ]
+
+
+@dataclass
+class PagedNumbers:
+    """
+    Pages of numbers, entered at any page.
+
+    :param breaks: how often it raises before it gives the page with that number.
+    """
+
+    pages: int = 4
+    size: int = 3
+    delay: float = 0.0
+    takes_cursor: bool = True
+    breaks: dict[int, int] = field(default_factory=dict)
+    opened_at: list[int] = field(default_factory=list)
+    given: list[int] = field(default_factory=list)
+    closed: int = 0
+
+    @property
+    def everything(self) -> list[int]:
+        return list(range(self.pages * self.size))
+
+    async def open(self, cursor: Any) -> AsyncGenerator[Any, None]:
+        first = cursor or 0
+        self.opened_at.append(first)
+        try:
+            for number in range(first, self.pages):
+                await asyncio.sleep(self.delay)
+                if self.breaks.get(number, 0):
+                    self.breaks[number] -= 1
+                    raise LookupError(f"page {number} broke")
+                self.given.append(number)
+                items = list(range(number * self.size, (number + 1) * self.size))
+                yield Page(items, cursor=number + 1 if self.takes_cursor else None)
+        finally:
+            self.closed += 1
+
+
+def make_walk(source: PagedNumbers, stager: MemoryStager, start: Checkpoint, **policy: Any) -> Walk:
+    given: dict[str, Any] = {
+        "batch_size": 5,
+        "batch_interval": 5.0,
+        "source_retries": 0,
+        "walk_ahead": float("inf"),
+        "resumable": source.takes_cursor,
+        **policy,
+    }
+    return Walk(source.open, stager, WalkPolicy(**given), start)

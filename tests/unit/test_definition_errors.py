@@ -1,0 +1,163 @@
+"""Wrong use fails when the DAG is parsed, and names the DAG, the task and the remedy."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, task, task_group
+from airflow.sdk.definitions._internal.contextmanager import TaskGroupContext
+from airflow.serialization.serialized_objects import DagSerialization
+
+from deferred_expand import DeferredExpandOperator, DefinitionError
+from deferred_expand.operators.checks import StreamHeadCounted
+from deferred_expand.operators.mapped import StreamDecoratedMappedOperator, StreamMappedOperator
+from tests.e2e import sources
+from tests.e2e.operators import EchoOperator, StartsFromTriggerOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def dag() -> Iterator[DAG]:
+    with DAG("my_dag", schedule=None) as dag, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Task .* was never mapped")
+        yield dag
+    TaskGroupContext._context.clear()  # a group that was refused is still open
+
+
+def stream(task_id: str = "users", **arguments: Any) -> DeferredExpandOperator:
+    given: dict[str, Any] = {"source": sources.numbers, "source_kwargs": {"count": 3}, **arguments}
+    return DeferredExpandOperator(task_id=task_id, **given)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": lambda: []}, "has no name.*move the source to a module"),
+        ({"source": "no.such:source"}, "cannot be imported"),
+        ({"batch_size": 0}, "batch_size is 0; it must be a whole number of items, 1 or more"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
+        ({"batch_interval": 0}, "batch_interval is 0; it must be a number of seconds above 0"),
+        ({"batch_interval": "5"}, "batch_interval is '5'"),
+        ({"source_retries": -1}, "source_retries is -1; it must be a whole number of retries, 0 or more"),
+        ({"source_kwargs": {"count": threading.Lock()}}, r"source_kwargs\['count'\] cannot be sent"),
+        ({"source_kwargs": {"size": 3}}, "do not fit source 'tests.e2e.sources:numbers'"),
+        ({"source_kwargs": {}}, "missing a required argument: 'count'"),
+        ({"source_kwargs": ["count"]}, "source_kwargs must be a dict"),
+    ],
+)
+def test_wrong_arguments(dag: DAG, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(DefinitionError, match=f"DAG 'my_dag', task 'users': .*{message}"):
+        stream(**arguments)
+
+
+def test_a_task_group_expanded_over_a_stream(dag: DAG) -> None:
+    @task_group
+    def group(x: Any) -> None:
+        EchoOperator(task_id="echo", value=x)
+
+    with pytest.raises(DefinitionError, match="task group 'group' .* a group cannot grow. Expand a task"):
+        group.expand(x=stream().output)
+
+
+def test_a_second_expand_over_the_same_stream(dag: DAG) -> None:
+    users = stream()
+    EchoOperator.partial(task_id="echo").expand(value=users.output)
+    with pytest.raises(DefinitionError, match="'more' is a second task .* of its own for it"):
+        EchoOperator.partial(task_id="more").expand(value=users.output)
+
+
+@pytest.mark.parametrize("limit", ["max_active_tis_per_dag", "max_active_tis_per_dagrun"])
+def test_a_limit_that_leaves_no_place_beside_the_head(dag: DAG, limit: str) -> None:
+    with pytest.raises(DefinitionError, match=f"{limit}=1.*a pool with one slot"):
+        EchoOperator.partial(task_id="echo", **{limit: 1}).expand(value=stream().output)
+    EchoOperator.partial(task_id="two", **{limit: 2}).expand(value=stream("others").output)
+
+
+def test_another_mapped_argument_must_be_a_literal_of_length_one(dag: DAG) -> None:
+    echo = EchoOperator.partial(task_id="echo")
+    with pytest.raises(DefinitionError, match="over 'note' as well.*literal with one element"):
+        echo.expand(value=stream("a").output, note=["x", "y"])
+    users = stream("b")
+    with pytest.raises(DefinitionError, match="by more than one argument"):
+        EchoOperator.partial(task_id="both").expand(value=users.output, note=users.output)
+    EchoOperator.partial(task_id="one").expand(value=stream("c").output, note=["x"])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda output: output.map(str),
+        lambda output: output.zip(output),
+        lambda output: output.concat(output),
+        lambda output: output["key"],
+    ],
+)
+def test_shaping_a_stream(dag: DAG, make: Any) -> None:
+    with pytest.raises(DefinitionError, match="of a stream is not supported: shape the items in the source"):
+        make(stream().output)
+
+
+def test_a_stream_that_nothing_is_expanded_over(dag: DAG) -> None:
+    stream()
+    with pytest.raises(DefinitionError, match="no task is expanded over this stream"):
+        dag.resolve_template_files()
+
+
+@pytest.mark.parametrize("rule", ["one_success", "all_skipped", "all_failed"])
+@pytest.mark.parametrize("by_output", [True, False])
+def test_trigger_rules_that_count_the_head_are_warned_of(dag: DAG, rule: str, by_output: bool) -> None:
+    echo = EchoOperator.partial(task_id="echo").expand(value=stream().output)
+    if by_output:
+        EmptyOperator(task_id="after", trigger_rule=rule)
+        echo.output >> dag.get_task("after")
+    else:
+        echo >> EmptyOperator(task_id="after", trigger_rule=rule)
+    with pytest.warns(StreamHeadCounted, match=f"'after' has trigger_rule='{rule}'"):
+        dag.resolve_template_files()
+
+
+def test_other_trigger_rules_are_not_warned_of(dag: DAG) -> None:
+    echo = EchoOperator.partial(task_id="echo").expand(value=stream().output)
+    echo >> EmptyOperator(task_id="after", trigger_rule="all_done")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", StreamHeadCounted)
+        dag.resolve_template_files()
+
+
+def test_the_scheduler_does_not_end_the_head_in_its_stead(dag: DAG) -> None:
+    empty = EmptyOperator.partial(task_id="empty").expand(doc=stream("a").output)
+    starts = StartsFromTriggerOperator.partial(task_id="starts").expand(value=stream("b").output)
+    assert not empty._is_empty
+    assert not starts.start_from_trigger
+
+
+def test_only_the_task_over_the_stream_changes(dag: DAG) -> None:
+    users = stream()
+    over = EchoOperator.partial(task_id="over").expand(value=users.output)
+    native = EchoOperator.partial(task_id="native").expand(value=[1, 2])
+    users >> native
+    assert type(over) is StreamMappedOperator
+    assert not isinstance(native, StreamMappedOperator)
+
+
+def test_it_serializes_as_any_mapped_task_over_an_xcom(dag: DAG) -> None:
+    @task
+    def add(x: int) -> int:
+        return x
+
+    BashOperator.partial(task_id="classic").expand(bash_command=stream("a").output)
+    add.expand(x=stream("b").output)
+    BashOperator.partial(task_id="kwargs").expand_kwargs(stream("c").output)
+    assert type(dag.get_task("add")) is StreamDecoratedMappedOperator
+
+    again = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    for task_id, upstream in (("classic", "a"), ("add", "b"), ("kwargs", "c")):
+        assert again.get_task(task_id).upstream_task_ids == {upstream}
+        assert [op.task_id for op in again.get_task(task_id).iter_mapped_dependencies()] == [upstream]

@@ -1,0 +1,62 @@
+"""The package's shape."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import deferred_expand
+from deferred_expand import exceptions, settings
+from deferred_expand.provider_info import get_provider_info
+from deferred_expand.settings_reference import OPTIONS
+
+PACKAGE = Path(deferred_expand.__file__).parent
+PURE = ["exceptions", *(f"{folder}.{path.stem}" for folder in ("streams", "walking")
+                        for path in (PACKAGE / folder).glob("[a-z]*.py"))]  # fmt: skip
+
+
+def test_every_public_name_can_be_imported() -> None:
+    assert {getattr(deferred_expand, name).__name__ for name in deferred_expand.__all__} == set(
+        deferred_expand.__all__
+    )
+    with pytest.raises(AttributeError, match="no attribute 'Pages'"):
+        deferred_expand.Pages  # noqa: B018
+
+
+def test_every_error_is_listed_and_is_one_of_ours() -> None:
+    errors = {name for name, value in vars(exceptions).items() if isinstance(value, type)}
+    assert errors == set(exceptions.__all__)
+    assert all(name in (exceptions.__doc__ or "") for name in errors)
+    assert all(issubclass(getattr(exceptions, name), exceptions.DeferredExpandError) for name in errors)
+
+
+@pytest.mark.parametrize(
+    "code", ["from deferred_expand import Page", *(f"import deferred_expand.{m}" for m in PURE)]
+)
+def test_what_is_plain_python_does_not_load_airflow(code: str) -> None:
+    check = f"{code}\nimport sys; assert 'airflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_setting_has_its_default_and_can_be_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: Any = getattr(settings, name)
+    assert read() == float(OPTIONS[name]["default"])
+    monkeypatch.setenv(f"AIRFLOW__DEFERRED_EXPAND__{name.upper()}", "77")
+    assert read() == 77
+
+
+def test_the_requeue_delay_is_longer_than_an_exit_may_go_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__DEFERRED_EXPAND__REQUEUE_DELAY", "0")
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "20")
+    assert settings.requeue_delay() == 21
+
+
+def test_the_provider_names_version_and_settings() -> None:
+    info = get_provider_info()
+    assert info["versions"] == [deferred_expand.__version__]
+    assert set(info["config"]["deferred_expand"]["options"]) == set(OPTIONS)

@@ -1,0 +1,78 @@
+"""What is persisted can be read back, also what an earlier release wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deferred_expand.committing.store import StreamRef
+from deferred_expand.streams.commit_log import CommitLog
+from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
+from deferred_expand.streams.page import Position
+from deferred_expand.triggers.streaming import Expansion, StreamingExpansionTrigger
+
+GOLDEN = Path(__file__).parent / "golden"
+
+POSITION = Position({"after": 3}, 2)
+CHECKPOINT = Checkpoint("s", batches=4, items=9, position=POSITION)
+REF = StreamRef("dag", "run", "users", "insert")
+FORMS: dict[str, Any] = {
+    "checkpoint": CHECKPOINT,
+    "batch_event": BatchEvent("s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback")),
+    "commit_log": CommitLog(
+        "s", 4, 9, POSITION, ((1, "0.w"), (8, "3.w")), failure=Failure("broke", "Traceback"), failed_try=2
+    ),
+    "expansion": Expansion(
+        REF, CHECKPOINT, for_head=True, batch_size=100, batch_interval=5.0, source_retries=2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_it_is_written_as_the_golden_file_and_read_from_it(name: str) -> None:
+    written = json.loads((GOLDEN / f"{name}.json").read_text())
+    assert FORMS[name].to_json() == written
+    assert type(FORMS[name]).from_json(written) == FORMS[name]
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "batch_event", "commit_log"])
+def test_another_version_is_refused_by_name(name: str) -> None:
+    written = {**FORMS[name].to_json(), "version": 99}
+    with pytest.raises(ValueError, match="reads version 1 of a .*, not 99"):
+        type(FORMS[name]).from_json(written)
+
+
+def test_a_trigger_is_made_again_from_what_it_serializes() -> None:
+    trigger = StreamingExpansionTrigger(
+        source="m:f", source_kwargs={"a": 1}, expansion=FORMS["expansion"].to_json()
+    )
+    path, kwargs = trigger.serialize()
+    assert path == "deferred_expand.triggers.streaming.StreamingExpansionTrigger"
+    again = StreamingExpansionTrigger(**json.loads(json.dumps(kwargs)))
+    assert again.serialize() == (path, kwargs)
+
+
+def test_a_failure_holds_the_traceback_of_its_cause() -> None:
+    def source() -> None:
+        raise LookupError("no such page")
+
+    try:
+        try:
+            source()
+        except LookupError as error:
+            raise RuntimeError("the source raised") from error
+    except RuntimeError as error:
+        failure = Failure.of(error)
+    assert failure.message == "the source raised"
+    assert "LookupError: no such page" in failure.traceback
+
+
+def test_a_log_tells_people_what_the_stream_is_doing() -> None:
+    log = CommitLog("s", batches=1, items=1)
+    assert log.describe() == "stream open: 1 item in 1 batch"
+    assert replace(log, ended=True, items=3, batches=2).describe() == "stream ended: 3 items in 2 batches"
+    assert replace(log, failure=Failure("x", "y")).describe() == "stream failed: 1 item in 1 batch"

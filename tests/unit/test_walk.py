@@ -1,0 +1,220 @@
+"""A walk, in virtual time and with a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deferred_expand.streams.events import BatchEvent, Checkpoint
+from deferred_expand.streams.page import Page
+from deferred_expand.walking.walk import Walk, WalkPolicy
+from tests.unit.helpers import Bad, MemoryStager, PagedNumbers, make_walk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.looptime(start=0)]
+
+START = Checkpoint("s")
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def after(checkpoint: Checkpoint, event: BatchEvent) -> Checkpoint:
+    return Checkpoint(
+        checkpoint.stream,
+        checkpoint.batches + len(event.counts),
+        checkpoint.items + sum(event.counts),
+        event.position,
+    )
+
+
+async def walk_to_end(walk: Walk) -> BatchEvent:
+    walk.start()
+    try:
+        return await walk.all_batches()
+    finally:
+        await walk.close()
+
+
+async def test_items_keep_their_order_in_batches_of_the_size() -> None:
+    source, stager = PagedNumbers(), MemoryStager()
+    event = await walk_to_end(make_walk(source, stager, START))
+    assert stager.items(event) == source.everything
+    assert event.counts == (5, 5, 2)
+    assert event.ended
+
+
+async def test_a_batch_not_full_is_staged_when_its_oldest_item_is_old_enough() -> None:
+    source, stager = PagedNumbers(pages=3, size=2, delay=4), MemoryStager()
+    event = await walk_to_end(make_walk(source, stager, START, batch_size=100, batch_interval=6))
+    # Pages come at 4, 8 and 12 s. The first item is 6 s old at 10 s; the source ends at 12 s.
+    assert event.counts == (4, 2)
+    assert stager.written_at == pytest.approx([10, 12], abs=0.01)
+
+
+async def test_a_batch_is_cut_where_the_stager_cuts_it() -> None:
+    source, stager = PagedNumbers(), MemoryStager(max_items=2)
+    event = await walk_to_end(make_walk(source, stager, START))
+    assert event.counts == (2, 2, 1, 2, 2, 1, 2)
+    assert stager.items(event) == source.everything
+
+
+async def test_pages_are_asked_for_while_batches_are_written() -> None:
+    source, stager = PagedNumbers(pages=4, size=5, delay=1), MemoryStager(write_time=1)
+    event = await walk_to_end(make_walk(source, stager, START))
+    assert event.ended
+    assert now() == pytest.approx(5, abs=0.01), "four pages and one write, not four of each"
+
+
+async def test_a_walk_pauses_when_it_is_far_enough_ahead() -> None:
+    source, stager = PagedNumbers(pages=20, size=5), MemoryStager()
+    walk = make_walk(source, stager, START, walk_ahead=10)
+    walk.start()
+    await asyncio.sleep(100)
+    event = await walk.batches()
+    assert event.counts == (5, 5)
+    assert len(source.given) == 4, "two batches are staged, two more are in memory"
+
+    assert walk.goes_on_from(after(START, event))
+    await asyncio.sleep(100)
+    assert (await walk.batches()).counts == (5, 5)
+    await walk.close()
+    assert source.closed == 1
+
+
+async def test_a_broken_source_is_opened_again_from_its_cursor() -> None:
+    source, stager = PagedNumbers(breaks={2: 2}), MemoryStager()
+    event = await walk_to_end(make_walk(source, stager, START, source_retries=2))
+    assert source.opened_at == [0, 2, 2]
+    assert stager.items(event) == source.everything
+    assert event.failure is None
+
+
+async def test_a_source_that_takes_no_cursor_is_passed_over() -> None:
+    source, stager = PagedNumbers(breaks={2: 1}, takes_cursor=False), MemoryStager()
+    event = await walk_to_end(make_walk(source, stager, START, source_retries=1))
+    assert source.opened_at == [0, 0]
+    assert stager.items(event) == source.everything
+
+
+async def test_a_source_that_stays_broken_gives_what_it_gave_and_why_it_broke() -> None:
+    source, stager = PagedNumbers(breaks={2: 9}), MemoryStager()
+    event = await walk_to_end(make_walk(source, stager, START, source_retries=1))
+    assert stager.items(event) == source.everything[:6]
+    assert not event.ended
+    assert event.failure is not None
+    assert event.failure.message == "the source raised LookupError('page 2 broke')"
+    assert "in open" in event.failure.traceback
+
+
+async def test_a_source_that_shrank_is_told() -> None:
+    source, stager = PagedNumbers(takes_cursor=False), MemoryStager()
+    first = await walk_to_end(make_walk(source, stager, START))
+    shorter = PagedNumbers(pages=2, takes_cursor=False)
+    event = await walk_to_end(make_walk(shorter, stager, after(START, first)))
+    assert event.counts == ()
+    assert event.failure is not None
+    assert "6 item(s) before the place reached earlier" in event.failure.message
+
+
+async def test_a_bad_item_ends_the_walk_after_the_items_before_it() -> None:
+    class BadThird(PagedNumbers):
+        async def open(self, cursor: Any) -> AsyncGenerator[Any, None]:
+            yield Page([1, 2, Bad(), 4])
+
+    stager = MemoryStager()
+    event = await walk_to_end(make_walk(BadThird(), stager, START, source_retries=5))
+    assert stager.items(event) == [1, 2]
+    assert event.failure is not None
+    assert event.failure.message == "item 3 is bad"
+
+
+async def test_a_cursor_that_is_not_json_is_refused() -> None:
+    class OddCursor(PagedNumbers):
+        async def open(self, cursor: Any) -> AsyncGenerator[Any, None]:
+            yield Page([1], cursor=(1, 2))  # type: ignore[arg-type]
+
+    event = await walk_to_end(make_walk(OddCursor(), MemoryStager(), START))
+    assert event.failure is not None
+    assert "cursor is (1, 2), which is not JSON" in event.failure.message
+
+
+async def test_a_walk_that_cannot_stage_raises_and_closes_its_source() -> None:
+    class Full(MemoryStager):
+        async def write(self, number: int, writer: str, batch: list[str]) -> None:
+            raise OSError("no space")
+
+    source = PagedNumbers(pages=100)
+    walk = make_walk(source, Full(), START)
+    walk.start()
+    with pytest.raises(OSError, match="no space"):
+        await walk.batches()
+    await walk.close()
+    assert source.closed == 1
+    assert not walk.goes_on_from(START), "the next trigger opens a new one"
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.5, 1.0, 1.5, 2.5, 3.2, 4.0])
+async def test_a_walk_closed_at_any_moment_closes_its_source(moment: float) -> None:
+    source, stager = PagedNumbers(delay=1), MemoryStager(write_time=0.3)
+    walk = make_walk(source, stager, START)
+    walk.start()
+    await asyncio.sleep(moment)
+    await walk.close()
+    assert source.closed == len(source.opened_at)
+
+
+async def test_only_a_checkpoint_that_fits_is_gone_on_from() -> None:
+    walk = make_walk(PagedNumbers(), MemoryStager(), START)
+    walk.start()
+    await walk.all_batches()
+    assert not walk.goes_on_from(Checkpoint("another stream"))
+    assert not walk.goes_on_from(Checkpoint("s", batches=1, items=4)), "other batches than its own"
+    assert not walk.goes_on_from(Checkpoint("s", batches=9, items=99))
+    assert walk.goes_on_from(Checkpoint("s", batches=1, items=5))
+    assert not walk.goes_on_from(START), "what was before is forgotten"
+    await walk.close()
+
+
+@pytest.mark.parametrize("takes_cursor", [True, False])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 7, 12, 50])
+async def test_a_crash_after_any_batch_loses_and_repeats_nothing(batch_size: int, takes_cursor: bool) -> None:
+    committed: list[int] = []
+    checkpoint, ended = START, False
+    while not ended:
+        source, stager = PagedNumbers(takes_cursor=takes_cursor), MemoryStager()
+        walk = make_walk(source, stager, checkpoint, batch_size=batch_size, walk_ahead=1)
+        walk.start()
+        event = await walk.batches()  # and then this walk is gone
+        await walk.close()
+        committed += stager.items(event)
+        checkpoint, ended = after(checkpoint, event), event.ended
+    assert committed == source.everything
+
+
+async def test_a_cancelled_reader_leaves_the_walk_as_it_was() -> None:
+    source, stager = PagedNumbers(delay=1), MemoryStager()
+    walk = make_walk(source, stager, START)
+    walk.start()
+    reader = asyncio.create_task(walk.batches())
+    await asyncio.sleep(0.5)
+    reader.cancel()
+    with suppress(asyncio.CancelledError):
+        await reader
+    assert stager.items(await walk.all_batches()) == source.everything
+    await walk.close()
+
+
+async def test_a_policy_of_single_items_costs_no_batch_of_its_own_for_the_end() -> None:
+    policy = WalkPolicy(batch_size=3, batch_interval=1, source_retries=0, walk_ahead=99, resumable=True)
+    stager = MemoryStager()
+    source = PagedNumbers(pages=1, size=3)
+    event = await walk_to_end(Walk(source.open, stager, policy, START))
+    assert event.counts == (3,)
+    assert event.ended
