@@ -19,7 +19,6 @@ from deferred_expand.committing.store import StreamRef, StreamStore
 from deferred_expand.exceptions import ItemsRemoved, SourceFailed, StreamError
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
-from deferred_expand.triggers.streaming import Expansion, StreamingExpansionTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,6 +108,3 @@ class StreamHeadOperator(BaseOperator):
     def _requeue(self) -> None:
         delay = 0.0 if is_in_process() else settings.requeue_delay()
         raise AirflowRescheduleException(datetime.now(tz=timezone.utc) + timedelta(seconds=delay))
-
-
-__all__ = ["Expansion", "StreamHeadOperator", "StreamingExpansionTrigger"]
