@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deferred_expand.airflow_internals import conf
+from deferred_expand.airflow_internals.sdk import conf
 from deferred_expand.settings_reference import OPTIONS, SECTION
 
 
@@ -26,6 +26,19 @@ def requeue_delay() -> float:
 
 def max_batch_bytes() -> int:
     return int(_option("max_batch_bytes"))
+
+
+def expander() -> bool:
+    return _option("expander").strip().lower() in ("true", "t", "1", "yes", "on")
+
+
+def max_map_length() -> int:
+    """Instances a mapped task may have, the stream head included."""
+    return int(conf.get("core", "max_map_length", fallback="1024"))
+
+
+def walk_ahead_bytes() -> int:
+    return int(_option("walk_ahead_bytes"))
 
 
 def walk_ahead() -> int:

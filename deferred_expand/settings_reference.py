@@ -33,6 +33,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "example": None,
         "default": "4194304",
     },
+    "expander": {
+        "description": (
+            "Whether triggerers commit batches and create task instances themselves, in a thread "
+            "beside the trigger runner that uses the metadata database. Without it a worker does, "
+            "which is slower."
+        ),
+        "version_added": "0.1.0",
+        "type": "boolean",
+        "example": None,
+        "default": "True",
+    },
     "walk_ahead": {
         "description": (
             "Items that a stream's source may be ahead of its task instances: read and staged, but "
@@ -42,6 +53,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "type": "integer",
         "example": None,
         "default": "1000",
+    },
+    "walk_ahead_bytes": {
+        "description": "The same in bytes: the size of what is staged, but not yet committed.",
+        "version_added": "0.1.0",
+        "type": "integer",
+        "example": None,
+        "default": "33554432",
     },
     "idle_timeout": {
         "description": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from deferred_expand.airflow_internals import serde_deserialize, serde_serialize
+from deferred_expand.airflow_internals.sdk import serde_deserialize, serde_serialize
 from deferred_expand.exceptions import ItemError, ItemNotSerializable, ItemTooLarge
 from deferred_expand.walking.walk import Encoded
 

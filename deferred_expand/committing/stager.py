@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deferred_expand.committing.store import StreamStore
-    from deferred_expand.walking.threads import OwnThread
+    from deferred_expand.walking.threads import Threads
     from deferred_expand.walking.walk import Encoded
 
 
 class XComStager:
     """Implements :class:`~deferred_expand.walking.walk.Stager` with XComs."""
 
-    def __init__(self, store: StreamStore, thread: OwnThread, max_bytes: int) -> None:
+    def __init__(self, store: StreamStore, threads: Threads, max_bytes: int) -> None:
         self._store = store
-        self._thread = thread
+        self._threads = threads
         self._max_bytes = max_bytes
 
     async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
-        return await self._thread.run(encode_batches, items, first_number, self._max_bytes)
+        return await self._threads.run(encode_batches, items, first_number, self._max_bytes)
 
     async def write(self, number: int, writer: str, batch: list[str]) -> None:
-        await self._thread.run(self._store.write_batch, batch_name(number, writer), batch)
+        await self._threads.run(self._store.write_batch, batch_name(number, writer), batch)

@@ -1,11 +1,11 @@
-"""A stream's records: XComs of the unmapped task, all with map index -1."""
+"""A stream's records: XComs of the unmapped task, with map index -1."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deferred_expand.airflow_internals import BaseXCom, XCom, is_map_length_refusal
+from deferred_expand.airflow_internals.sdk import BaseXCom, XCom, is_map_length_refusal
 from deferred_expand.committing.codec import decode_item
 from deferred_expand.exceptions import ItemNotFound, MapLengthExceeded
 from deferred_expand.streams.commit_log import (
@@ -17,7 +17,11 @@ from deferred_expand.streams.commit_log import (
     span_of,
 )
 
+if TYPE_CHECKING:
+    from deferred_expand.streams.events import Announcement
+
 LOG_KEY = "deferred_expand.log"
+ANNOUNCEMENT_KEY = "deferred_expand.announcement"
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,11 @@ class StreamRef:
     run_id: str
     task_id: str
     mapped_task_id: str
+
+    @property
+    def board_name(self) -> str:
+        """What it is called on the :class:`~deferred_expand.committing.board.CommitBoard`."""
+        return f"{self.dag_id}/{self.run_id}/{self.mapped_task_id}"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,7 +81,7 @@ class StreamStore:
         """
         for span, page in commit.full_pages.items():
             value = [list(entry) for entry in page]
-            BaseXCom.set(key=_index_key(span), value=value, **self._where)
+            BaseXCom.set(key=index_key(span), value=value, **self._where)
         self.write_log(commit.log, mapped_length=mapped_length)
 
     def write_log(self, log: CommitLog, *, mapped_length: int | None = None) -> None:
@@ -88,6 +97,16 @@ class StreamStore:
                 "on the API servers, or let the source give more per item; then clear the "
                 "instance with map index 0, and the stream goes on where it was"
             ) from error
+
+    def announce(self, announcement: Announcement) -> None:
+        """
+        Tell the expander what is staged.
+
+        Kept under the stream head, so that it is found by the head's trigger, and gone when the
+        head starts anew.
+        """
+        where = {**self._where, "task_id": self.ref.mapped_task_id, "map_index": 0}
+        BaseXCom.set(key=ANNOUNCEMENT_KEY, value=announcement.to_json(), **where)
 
     def write_batch(self, name: str, items: list[str]) -> None:
         XCom.set(key=_batch_key(name), value=items, **self._where)
@@ -115,11 +134,11 @@ class StreamStore:
         return decode_item(batch[offset])
 
     def _read_index(self, number: int) -> IndexPage:
-        data = BaseXCom.get_one(key=_index_key(span_of(number)), **self._where)
+        data = BaseXCom.get_one(key=index_key(span_of(number)), **self._where)
         return index_page(data or [])
 
 
-def _index_key(span: int) -> str:
+def index_key(span: int) -> str:
     return f"deferred_expand.index.{span}"
 
 

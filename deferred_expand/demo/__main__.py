@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -120,6 +121,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, default=Path("demo.png"), help="where to draw the timeline")
     parser.add_argument("--delay", type=float, default=1.5, help="seconds that the API takes per page")
     options = parser.parse_args(arguments)
+    for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell has it ignored
+        signal.signal(ending, signal.default_int_handler)
     airflow = LocalAirflow(
         Path(__file__).parent / "dags",
         config={"deferred_expand.requeue_delay": "3", "workers.min_heartbeat_interval": "1"},

@@ -6,7 +6,7 @@ import inspect
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from deferred_expand.airflow_internals import (
+from deferred_expand.airflow_internals.sdk import (
     DictOfListsExpandInput,
     MappedOperator,
     MappedTaskGroup,
@@ -18,6 +18,7 @@ from deferred_expand.exceptions import DefinitionError
 from deferred_expand.operators.mapped import stream_references
 from deferred_expand.sources.function import takes_cursor
 from deferred_expand.sources.importing import import_source
+from deferred_expand.triggers.expansion import MATERIALIZE
 
 if TYPE_CHECKING:
     from deferred_expand.operators.deferred_expand import DeferredExpandOperator
@@ -29,7 +30,7 @@ class StreamHeadCounted(UserWarning):
     """A trigger rule downstream takes the stream head for an item."""
 
 
-def check_numbers(stream: DeferredExpandOperator) -> None:
+def check_parameters(stream: DeferredExpandOperator) -> None:
     for name, value, least, unit in (
         ("batch_size", stream.batch_size, 1, "items"),
         ("source_retries", stream.source_retries, 0, "retries"),
@@ -38,6 +39,10 @@ def check_numbers(stream: DeferredExpandOperator) -> None:
             raise DefinitionError(
                 f"{stream.where}: {name} is {value!r}; it must be a whole number of {unit}, {least} or more"
             )
+    if stream.materialize not in MATERIALIZE:
+        raise DefinitionError(
+            f"{stream.where}: materialize is {stream.materialize!r}; it must be one of {MATERIALIZE}"
+        )
     interval = stream.batch_interval
     if not isinstance(interval, (int, float)) or isinstance(interval, bool) or not interval > 0:
         raise DefinitionError(

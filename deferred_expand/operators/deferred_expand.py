@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from deferred_expand.airflow_internals import (
+from deferred_expand.airflow_internals.sdk import (
     AbstractOperator,
     BaseOperator,
     DependencyMixin,
@@ -19,15 +19,16 @@ from deferred_expand.operators.checks import (
     check_complete_dag,
     check_expansion,
     check_not_expanded,
-    check_numbers,
+    check_parameters,
     check_source_kwargs,
 )
 from deferred_expand.operators.mapped import map_over_stream
 from deferred_expand.operators.output import StreamReference
 from deferred_expand.sources.importing import source_path
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
-from deferred_expand.streams.events import BatchEvent, Checkpoint
-from deferred_expand.triggers.streaming import Expansion, StreamingExpansionTrigger
+from deferred_expand.streams.events import BatchEvent
+from deferred_expand.triggers.expansion import Expansion, Materialize
+from deferred_expand.triggers.streaming import StreamingExpansionTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,6 +77,9 @@ class DeferredExpandOperator(BaseOperator):
     :param batch_interval: seconds; a batch not yet full is staged when its oldest item is this old.
     :param source_retries: how often a source that raises is opened again from its last cursor,
         within one try of the stream head. Retries of the mapped task come after that.
+    :param materialize: who commits batches and makes them task instances: ``"triggerer"``, the
+        expander beside the triggerer; ``"callback"``, the stream head on a worker; ``"auto"``, the
+        expander where there is one that answers, else the worker.
     :raises DefinitionError: the DAG uses it wrongly.
     """
 
@@ -90,6 +94,7 @@ class DeferredExpandOperator(BaseOperator):
         batch_size: int = 100,
         batch_interval: float = 5.0,
         source_retries: int = 2,
+        materialize: Materialize = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -97,12 +102,13 @@ class DeferredExpandOperator(BaseOperator):
         self.batch_size = batch_size
         self.batch_interval = batch_interval
         self.source_retries = source_retries
+        self.materialize = materialize
         self.mapped_task_id: str | None = None
         try:
             self.source = source_path(source)
         except SourceNotImportable as error:
             raise SourceNotImportable(f"{self.where}: {error}") from error
-        check_numbers(self)
+        check_parameters(self)
         check_source_kwargs(self)
 
     # -- while the DAG is parsed ------------------------------------------------------------------
@@ -153,16 +159,17 @@ class DeferredExpandOperator(BaseOperator):
     def trigger(
         self,
         ref: StreamRef,
-        checkpoint: Checkpoint,
+        stream: str,
         source_kwargs: dict[str, Any],
         *,
         for_head: bool,
     ) -> StreamingExpansionTrigger:
-        """What walks the source from the checkpoint, with arguments rendered by whoever waits."""
+        """What walks the source on from the last commit, with arguments rendered by whoever waits."""
         expansion = Expansion(
             ref=ref,
-            checkpoint=checkpoint,
+            stream=stream,
             for_head=for_head,
+            materialize=self.materialize,
             batch_size=self.batch_size,
             batch_interval=self.batch_interval,
             source_retries=self.source_retries,
@@ -206,7 +213,7 @@ class DeferredExpandOperator(BaseOperator):
             raise SourceFailed(log.failure.message)
         if log.items < until and not log.ended:
             self.log.info("%d of %d items of the earlier run are there again", log.items, until)
-            trigger = self.trigger(ref, log.checkpoint, self.source_kwargs, for_head=False)
+            trigger = self.trigger(ref, log.stream, self.source_kwargs, for_head=False)
             self.defer(trigger=trigger, method_name="commit", kwargs={"until": until})
         description = {"stream_of": self.source, "mapped_task": ref.mapped_task_id}
         return StreamHandle(description, mapped_length=1 + log.items)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand import settings
-from deferred_expand.airflow_internals import (
+from deferred_expand.airflow_internals.sdk import (
     AirflowRescheduleException,
     AirflowSkipException,
     BaseOperator,
@@ -76,7 +76,7 @@ class StreamHeadOperator(BaseOperator):
     def _go_on(self, context: Any, ref: StreamRef, log: CommitLog) -> None:
         set_map_index_label(context, log.describe())
         if not log.ended and log.failure is None:
-            trigger = self._stream.trigger(ref, log.checkpoint, self.source_kwargs, for_head=True)
+            trigger = self._stream.trigger(ref, log.stream, self.source_kwargs, for_head=True)
             self.defer(trigger=trigger, method_name="commit")
         self._require_all_instances(ref, log)
         if log.failure is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deferred_expand.airflow_internals import (
+from deferred_expand.airflow_internals.sdk import (
     DecoratedMappedOperator,
     DictOfListsExpandInput,
     MappedOperator,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import attrs
 
-from deferred_expand.airflow_internals import PlainXComArg
+from deferred_expand.airflow_internals.sdk import PlainXComArg
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import DefinitionError, StreamError
 

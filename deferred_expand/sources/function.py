@@ -12,7 +12,7 @@ from deferred_expand.streams.page import JSON, Page
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
-    from deferred_expand.walking.threads import OwnThread
+    from deferred_expand.walking.threads import Threads
 
 _END = object()
 
@@ -27,7 +27,7 @@ def takes_cursor(function: Callable[..., Any]) -> bool:
 
 
 async def walk_function(
-    function: Callable[..., Any], kwargs: Mapping[str, Any], cursor: JSON, thread: OwnThread
+    function: Callable[..., Any], kwargs: Mapping[str, Any], cursor: JSON, thread: Threads
 ) -> AsyncGenerator[Any, None]:
     """
     Open the source and give what it gives: items, or :class:`Page` objects.
@@ -60,7 +60,7 @@ async def _walk_async(opened: Any) -> AsyncGenerator[Any, None]:
             await iterator.aclose()
 
 
-async def _walk_sync(opened: Any, thread: OwnThread) -> AsyncGenerator[Any, None]:
+async def _walk_sync(opened: Any, thread: Threads) -> AsyncGenerator[Any, None]:
     if isinstance(opened, Page):
         yield opened
         return

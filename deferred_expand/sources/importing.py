@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from deferred_expand.airflow_internals import MANGLED_MODULE_PREFIX, dag_folders, plugins_folder
+from deferred_expand.airflow_internals.sdk import MANGLED_MODULE_PREFIX, dag_folders, plugins_folder
 from deferred_expand.exceptions import SourceNotImportable
 
 if TYPE_CHECKING:

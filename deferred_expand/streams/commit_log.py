@@ -26,6 +26,7 @@ class CommitLog:
     """
     What is committed of one stream.
 
+    :param writer: the walk that staged the last batch.
     :param tail: index of the span that is not full yet.
     :param ended: the source has given its last item.
     :param failure: why the source could not go on, and in which try of the stream head.
@@ -35,6 +36,7 @@ class CommitLog:
     batches: int = 0
     items: int = 0
     position: Position = START
+    writer: str | None = None
     tail: IndexPage = ()
     ended: bool = False
     failure: Failure | None = None
@@ -103,16 +105,24 @@ def plan_commit(log: CommitLog, event: BatchEvent, try_number: int) -> Commit | 
     Decide what an event commits.
 
     Batches are committed only as the successors of the last committed one, and nothing is once the
-    source has ended, so of two walks of one stream only one's batches become visible.
+    source has ended, so of two walks of one stream only one's batches become visible. An event may
+    begin with batches that are committed already, if its own walk staged them.
 
     :param try_number: of the stream head, noted with a failure.
-    :return: ``None`` when the event is stale: the stream has gone on without it.
+    :return: ``None`` when there is nothing to commit: the stream has gone on without the event, or
+        has all of it.
     """
-    if event.stream != log.stream or event.first != log.batches or log.ended:
+    done = log.batches - event.first
+    if event.stream != log.stream or log.ended or not 0 <= done <= len(event.counts):
+        return None
+    if done and event.writer != log.writer:
+        return None
+    counts = event.counts[done:]
+    if not counts and not event.ended and event.failure is None:
         return None
     full_pages: dict[int, IndexPage] = {}
     items, span, entries = log.items, log.tail_span, list(log.tail)
-    for number, count in enumerate(event.counts, event.first):
+    for number, count in enumerate(counts, log.batches):
         entry = (items + 1, batch_name(number, event.writer))
         entries.append(entry)
         items += count
@@ -125,6 +135,7 @@ def plan_commit(log: CommitLog, event: BatchEvent, try_number: int) -> Commit | 
         batches=event.first + len(event.counts),
         items=items,
         position=event.position,
+        writer=event.writer if counts else log.writer,
         tail=tuple(entries),
         ended=event.ended,
         failure=event.failure,

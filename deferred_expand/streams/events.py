@@ -50,19 +50,6 @@ class Checkpoint:
     items: int = 0
     position: Position = START
 
-    def to_json(self) -> dict[str, JSON]:
-        return {"version": VERSION, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Checkpoint:
-        check_version(data, "checkpoint")
-        return cls(
-            stream=data["stream"],
-            batches=data["batches"],
-            items=data["items"],
-            position=Position.from_json(data["position"]),
-        )
-
 
 @dataclass(frozen=True)
 class BatchEvent:
@@ -83,6 +70,16 @@ class BatchEvent:
     ended: bool = False
     failure: Failure | None = None
 
+    @classmethod
+    def empty(cls, stream: str) -> BatchEvent:
+        """Nothing to commit: whoever waits shall look at the commit log."""
+        return cls(stream=stream, writer="", first=0, counts=(), position=START)
+
+    def describe(self) -> str:
+        """For people: a log line."""
+        over = "source ended" if self.ended else "source failed" if self.failure else "more to come"
+        return f"{len(self.counts)} batch(es) with {sum(self.counts)} item(s), {over}"
+
     def to_json(self) -> dict[str, JSON]:
         return {"version": VERSION, **asdict(self), "counts": list(self.counts)}
 
@@ -97,4 +94,37 @@ class BatchEvent:
             position=Position.from_json(data["position"]),
             ended=data["ended"],
             failure=Failure(**data["failure"]) if data["failure"] else None,
+        )
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """
+    A trigger's word to the expander beside it: these batches are staged, commit them.
+
+    :param expander: whom it is for; another triggerer's expander leaves it alone.
+    :param task_id: of the unmapped task, under which the stream's records are kept.
+    :param at: when it was made, in seconds since the epoch.
+    """
+
+    expander: str
+    task_id: str
+    at: float
+    event: BatchEvent
+
+    def to_json(self) -> dict[str, JSON]:
+        return {
+            "expander": self.expander,
+            "task_id": self.task_id,
+            "at": self.at,
+            "event": self.event.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Announcement:
+        return cls(
+            expander=data["expander"],
+            task_id=data["task_id"],
+            at=data["at"],
+            event=BatchEvent.from_json(data["event"]),
         )

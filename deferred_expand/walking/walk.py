@@ -29,14 +29,18 @@ class WalkPolicy:
     :param batch_interval: seconds; a batch not yet full is staged when its oldest item is this old.
     :param source_retries: how often the walk opens a broken source again.
     :param walk_ahead: staged items, not yet committed, at which the walk pauses.
+    :param walk_ahead_bytes: the same for their size.
+    :param max_batch_bytes: size of a batch at most; keeps what is in memory small when items are large.
     :param resumable: the source takes a cursor; otherwise it is walked from the start again.
     """
 
     batch_size: int
     batch_interval: float
     source_retries: int
-    walk_ahead: float
     resumable: bool
+    walk_ahead: float
+    walk_ahead_bytes: float
+    max_batch_bytes: int
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Stager(Protocol):
 @dataclass(frozen=True)
 class _Staged:
     count: int
+    size: int
     position: Position
 
 
@@ -87,6 +92,7 @@ class Walk:
         self._committed = start
         self._staged: deque[_Staged] = deque()
         self._items = start.items  # committed and staged
+        self._full = 1  # items that make a batch: few as long as their size is not known
         self._over = False
         self._failure: Failure | None = None
         self._pulled = asyncio.Event()  # there may be something to stage
@@ -106,6 +112,11 @@ class Walk:
             self._task.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await self._task
+
+    @property
+    def items(self) -> int:
+        """Committed and staged."""
+        return self._items
 
     @property
     def failed(self) -> bool:
@@ -187,7 +198,7 @@ class Walk:
                 await asyncio.sleep(delay)
 
     async def _pull_once(self, position: Position) -> None:
-        buffer, full, now = self._buffer, self._policy.batch_size, asyncio.get_running_loop().time
+        buffer, now = self._buffer, asyncio.get_running_loop().time
         async with aclosing(self._open_source(position.cursor)) as pages:
             async for page in pages:
                 was_empty = not buffer
@@ -196,9 +207,9 @@ class Walk:
                     buffer.add_page(page, now())
                 else:
                     buffer.add_item(page, now())
-                if was_empty or len(buffer) >= full:  # start the batch's clock, or stage it
+                if was_empty or len(buffer) >= self._full:  # start the batch's clock, or stage it
                     self._pulled.set()
-                while len(buffer) >= 2 * full:  # one batch is being staged, the next one is complete
+                while len(buffer) >= 2 * self._full:  # one batch is being staged, the next is complete
                     self._room.clear()
                     await self._room.wait()
         if buffer.still_to_pass_over:
@@ -214,6 +225,8 @@ class Walk:
         pulling = asyncio.create_task(self._pull(), name=f"source {self.stream}")
         pulling.add_done_callback(lambda _: self._pulled.set())
         try:
+            if await self._batch_is_due(pulling):
+                await self._weigh_first_item()
             while await self._batch_is_due(pulling):
                 await self._stage()
                 await self._until_walk_ahead()
@@ -230,7 +243,7 @@ class Walk:
     async def _batch_is_due(self, pulling: asyncio.Task[None]) -> bool:
         """Wait for a batch that is full, old enough or the last; ``False``: there is none left."""
         loop = asyncio.get_running_loop()
-        while len(self._buffer) < self._policy.batch_size and not pulling.done():
+        while len(self._buffer) < self._full and not pulling.done():
             oldest = self._buffer.oldest
             age_left = None if oldest is None else oldest + self._policy.batch_interval - loop.time()
             if age_left is not None and age_left <= 0:
@@ -240,20 +253,41 @@ class Walk:
                 await asyncio.wait_for(self._pulled.wait(), age_left)
         return len(self._buffer) > 0
 
+    async def _weigh_first_item(self) -> None:
+        first = await self._stager.encode(self._buffer.peek(1), self._items + 1)
+        self._full = self._policy.batch_size
+        self._weigh(first.batches)
+        self._room.set()
+
+    def _weigh(self, batches: list[list[str]]) -> None:
+        """Adapt how many items make a batch to the size they turned out to have."""
+        items = sum(len(batch) for batch in batches)
+        if items:
+            mean = max(1, sum(map(_size, batches)) // items)
+            self._full = max(1, min(self._policy.batch_size, self._policy.max_batch_bytes // mean))
+
     async def _stage(self) -> None:
-        items = self._buffer.peek(self._policy.batch_size)
+        items = self._buffer.peek(self._full)
         encoded = await self._stager.encode(items, self._items + 1)
         for batch in encoded.batches:
             number = self._committed.batches + len(self._staged)
             await self._stager.write(number, self.writer, batch)
-            self._staged.append(_Staged(len(batch), self._buffer.drop(len(batch))))
+            self._staged.append(_Staged(len(batch), _size(batch), self._buffer.drop(len(batch))))
             self._items += len(batch)
             self._changed.set()
+        self._weigh(encoded.batches)
         self._room.set()
         if encoded.error is not None:
             raise encoded.error
 
     async def _until_walk_ahead(self) -> None:
-        while sum(staged.count for staged in self._staged) >= self._policy.walk_ahead:
+        while (
+            sum(staged.count for staged in self._staged) >= self._policy.walk_ahead
+            or sum(staged.size for staged in self._staged) >= self._policy.walk_ahead_bytes
+        ):
             self._changed.clear()
             await self._changed.wait()
+
+
+def _size(batch: list[str]) -> int:
+    return sum(map(len, batch))

@@ -71,9 +71,11 @@ def api() -> Iterator[PagedApi]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=["expander", "callback"])
 def airflow(request: pytest.FixtureRequest) -> Iterator[LocalAirflow]:
-    with LocalAirflow(ROOT / "tests/e2e/dags", python_path=[ROOT], config=CONFIG) as running:
+    """An Airflow for each committer; everything holds with both."""
+    config = {**CONFIG, "deferred_expand.expander": str(request.param == "expander")}
+    with LocalAirflow(ROOT / "tests/e2e/dags", python_path=[ROOT], config=config) as running:
         yield running
         if request.session.testsfailed:
             running.keep_home = True

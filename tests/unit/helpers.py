@@ -96,6 +96,8 @@ def make_walk(source: PagedNumbers, stager: MemoryStager, start: Checkpoint, **p
         "batch_interval": 5.0,
         "source_retries": 0,
         "walk_ahead": float("inf"),
+        "walk_ahead_bytes": float("inf"),
+        "max_batch_bytes": 1_000_000,
         "resumable": source.takes_cursor,
         **policy,
     }

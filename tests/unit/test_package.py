@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from ast import literal_eval
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,10 @@ def test_what_is_plain_python_does_not_load_airflow(code: str) -> None:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_setting_has_its_default_and_can_be_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read: Any = getattr(settings, name)
-    assert read() == float(OPTIONS[name]["default"])
-    monkeypatch.setenv(f"AIRFLOW__DEFERRED_EXPAND__{name.upper()}", "77")
-    assert read() == 77
+    default, other = OPTIONS[name]["default"], "False" if OPTIONS[name]["type"] == "boolean" else "77"
+    assert read() == literal_eval(default)
+    monkeypatch.setenv(f"AIRFLOW__DEFERRED_EXPAND__{name.upper()}", other)
+    assert read() == literal_eval(other)
 
 
 def test_the_requeue_delay_is_longer_than_an_exit_may_go_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,23 +11,31 @@ import pytest
 
 from deferred_expand.committing.store import StreamRef
 from deferred_expand.streams.commit_log import CommitLog
-from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
+from deferred_expand.streams.events import Announcement, BatchEvent, Failure
 from deferred_expand.streams.page import Position
-from deferred_expand.triggers.streaming import Expansion, StreamingExpansionTrigger
+from deferred_expand.triggers.expansion import Expansion
+from deferred_expand.triggers.streaming import StreamingExpansionTrigger
 
 GOLDEN = Path(__file__).parent / "golden"
 
 POSITION = Position({"after": 3}, 2)
-CHECKPOINT = Checkpoint("s", batches=4, items=9, position=POSITION)
 REF = StreamRef("dag", "run", "users", "insert")
+EVENT = BatchEvent("s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback"))
 FORMS: dict[str, Any] = {
-    "checkpoint": CHECKPOINT,
-    "batch_event": BatchEvent("s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback")),
+    "batch_event": EVENT,
+    "announcement": Announcement("board", "users", 1700000000.5, EVENT),
     "commit_log": CommitLog(
-        "s", 4, 9, POSITION, ((1, "0.w"), (8, "3.w")), failure=Failure("broke", "Traceback"), failed_try=2
+        "s",
+        4,
+        9,
+        POSITION,
+        "w",
+        ((1, "0.w"), (8, "3.w")),
+        failure=EVENT.failure,
+        failed_try=2,
     ),
     "expansion": Expansion(
-        REF, CHECKPOINT, for_head=True, batch_size=100, batch_interval=5.0, source_retries=2
+        REF, "s", for_head=True, materialize="auto", batch_size=100, batch_interval=5.0, source_retries=2
     ),
 }
 
@@ -39,7 +47,7 @@ def test_it_is_written_as_the_golden_file_and_read_from_it(name: str) -> None:
     assert type(FORMS[name]).from_json(written) == FORMS[name]
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "batch_event", "commit_log"])
+@pytest.mark.parametrize("name", ["batch_event", "commit_log"])
 def test_another_version_is_refused_by_name(name: str) -> None:
     written = {**FORMS[name].to_json(), "version": 99}
     with pytest.raises(ValueError, match="reads version 1 of a .*, not 99"):

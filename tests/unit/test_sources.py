@@ -14,7 +14,7 @@ from deferred_expand import Page
 from deferred_expand.exceptions import SourceFailed, SourceNotImportable
 from deferred_expand.sources.function import takes_cursor, walk_function
 from deferred_expand.sources.importing import import_source, source_path
-from deferred_expand.walking.threads import OwnThread
+from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -74,7 +74,7 @@ class Holder:
 
 
 async def walked(function: Callable[..., Any], count: int, cursor: Any = None) -> list[Any]:
-    thread = OwnThread("the walk's own")
+    thread = Threads("the walk's own")
     try:
         return [item async for item in walk_function(function, {"count": count}, cursor, thread)]
     finally:
@@ -116,7 +116,7 @@ async def test_context_variables_reach_the_thread() -> None:
 @pytest.mark.parametrize("function", [async_numbers, numbers])
 async def test_a_source_that_is_left_early_is_closed(function: Callable[..., Any]) -> None:
     closed.clear()
-    thread = OwnThread("closing")
+    thread = Threads("closing")
     opened = walk_function(function, {"count": 9}, None, thread)
     assert await anext(opened) == 0
     await opened.aclose()
@@ -133,7 +133,7 @@ async def test_a_source_that_cannot_be_iterated_is_named() -> None:
 @pytest.mark.asyncio
 async def test_one_blocked_source_holds_no_other_up() -> None:
     release = threading.Event()
-    blocked, free = OwnThread("blocked"), OwnThread("free")
+    blocked, free = Threads("blocked"), Threads("free")
     waiting = asyncio.create_task(blocked.run(release.wait, 30))
     assert await asyncio.wait_for(free.run(len, "abc"), 10) == 3
     release.set()

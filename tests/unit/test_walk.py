@@ -10,11 +10,12 @@ import pytest
 
 from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.streams.page import Page
-from deferred_expand.walking.walk import Walk, WalkPolicy
 from tests.unit.helpers import Bad, MemoryStager, PagedNumbers, make_walk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    from deferred_expand.walking.walk import Walk
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime(start=0)]
 
@@ -212,9 +213,7 @@ async def test_a_cancelled_reader_leaves_the_walk_as_it_was() -> None:
 
 
 async def test_a_policy_of_single_items_costs_no_batch_of_its_own_for_the_end() -> None:
-    policy = WalkPolicy(batch_size=3, batch_interval=1, source_retries=0, walk_ahead=99, resumable=True)
-    stager = MemoryStager()
     source = PagedNumbers(pages=1, size=3)
-    event = await walk_to_end(Walk(source.open, stager, policy, START))
+    event = await walk_to_end(make_walk(source, MemoryStager(), START, batch_size=3))
     assert event.counts == (3,)
     assert event.ended

@@ -1,8 +1,4 @@
-"""
-The one place for what is private or version-dependent in Airflow.
-
-Read on Airflow 3.2.2 and 3.3.2. Each entry says where the fact it rests on comes from.
-"""
+"""Airflow where DAGs are parsed, tasks run and triggers run: without the metadata database."""
 
 from __future__ import annotations
 
@@ -29,7 +25,7 @@ from airflow.sdk.execution_time.context import context_update_for_unmapped
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.sdk.serde import deserialize as serde_deserialize
 from airflow.sdk.serde import serialize as serde_serialize
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -49,6 +45,8 @@ __all__ = [
     "MappedTaskGroup",
     "PlainXComArg",
     "ResolveMixin",
+    "TaskSkippedEvent",
+    "TaskSuccessEvent",
     "TriggerEvent",
     "XCom",
     "XComArg",

@@ -1,0 +1,1 @@
+"""What Airflow loads by itself (entry point ``airflow.plugins``): the expander, in every triggerer."""

@@ -1,0 +1,54 @@
+"""The plugin, and the listener by which an expander starts and stops with its triggerer."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from airflow.listeners import hookimpl
+from airflow.plugins_manager import AirflowPlugin
+
+from deferred_expand import settings
+from deferred_expand.committing.board import CommitBoard, install_board
+
+
+class ExpanderListener:
+    """
+    Starts an expander in a triggerer's own process, the one that has the metadata database.
+
+    ``on_starting`` comes from within ``Job.__init__`` (airflow/jobs/job.py), before it is known
+    what kind of job it is. The board must be there when the triggerer forks its runner, and the
+    thread must not: a fork in the middle of what a thread does may leave locks that nobody opens.
+    So it starts right after that fork, and only in the parent.
+    """
+
+    def __init__(self) -> None:
+        self._expander: Any = None
+
+    @hookimpl
+    def on_starting(self, component: Any) -> None:
+        if not settings.expander():
+            return
+        board = CommitBoard()
+        install_board(board)
+        os.register_at_fork(after_in_parent=lambda: self._start(component, board))
+
+    def _start(self, job: Any, board: CommitBoard) -> None:
+        # Not through the attributes: an expired one would be read from the database, here.
+        kind, triggerer_id = vars(job).get("job_type"), vars(job).get("id")
+        if self._expander is not None or kind != "TriggererJob" or triggerer_id is None:
+            return
+        from deferred_expand.plugin.expander import Expander
+
+        self._expander = Expander(triggerer_id, board)
+        self._expander.start()
+
+    @hookimpl
+    def before_stopping(self, component: Any) -> None:
+        if self._expander is not None:
+            self._expander.stop()
+
+
+class DeferredExpandPlugin(AirflowPlugin):
+    name = "deferred_expand"
+    listeners: list[Any] = [ExpanderListener()]  # noqa: RUF012  # as AirflowPlugin has it

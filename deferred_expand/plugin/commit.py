@@ -1,0 +1,75 @@
+"""Committing what a stream's trigger has announced, in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deferred_expand import settings
+from deferred_expand.committing.store import ANNOUNCEMENT_KEY, LOG_KEY, index_key
+from deferred_expand.exceptions import MapLengthExceeded
+from deferred_expand.streams.commit_log import CommitLog, plan_commit
+from deferred_expand.streams.events import Announcement
+
+if TYPE_CHECKING:
+    from deferred_expand.airflow_internals.metadata import DagRun, Head, StreamRecords
+    from deferred_expand.streams.commit_log import Commit
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a transaction did: from one state of the commit log to the next."""
+
+    before: CommitLog
+    after: CommitLog
+    announcement: Announcement
+    context_carrier: dict[str, Any] | None
+
+
+def commit_announced(records: StreamRecords, run: DagRun, head: Head, expander: str) -> Committed | None:
+    """
+    Carry out the plan for what is announced: commit log, mapped length and task instances.
+
+    :param records: of the stream, locked.
+    :param expander: who asks; announcements to others are left alone.
+    :return: ``None`` when there is nothing to commit.
+    :raises MapLengthExceeded: nothing is committed then.
+    """
+    value = records.read(ANNOUNCEMENT_KEY, head.task_id, 0)
+    announcement = Announcement.from_json(value) if value else None
+    if announcement is None or announcement.expander != expander:
+        return None
+    log = _read_log(records, announcement)
+    plan = plan_commit(log, announcement.event, head.try_number) if log else None
+    if log is None or plan is None:
+        return None
+    length = 1 + plan.log.items
+    if length > settings.max_map_length():
+        raise MapLengthExceeded(f"{length} instances are more than [core] max_map_length allows")
+    _write(records, run, announcement.task_id, plan)
+    records.grow(announcement.task_id, length)
+    records.create_instances(run, log.items + 1, plan.log.items)
+    records.label_head(plan.log.describe())
+    return Committed(log, plan.log, announcement, run.context_carrier)
+
+
+def restore_removed(records: StreamRecords, head: Head) -> int:
+    """
+    Bring back items of a stream that are REMOVED although they are committed.
+
+    :return: how many.
+    """
+    value = records.read(ANNOUNCEMENT_KEY, head.task_id, 0)
+    log = _read_log(records, Announcement.from_json(value)) if value else None
+    return records.restore_removed(log.items) if log else 0
+
+
+def _read_log(records: StreamRecords, announcement: Announcement) -> CommitLog | None:
+    value = records.read(LOG_KEY, announcement.task_id, -1)
+    return CommitLog.from_json(value) if value else None
+
+
+def _write(records: StreamRecords, run: DagRun, task_id: str, plan: Commit) -> None:
+    for span, page in plan.full_pages.items():
+        records.write(run, index_key(span), task_id, [list(entry) for entry in page])
+    records.write(run, LOG_KEY, task_id, plan.log.to_json())

@@ -1,0 +1,139 @@
+"""The expander: commits batches and makes task instances, beside the triggerer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from deferred_expand.airflow_internals.metadata import (
+    DBDagBag,
+    StreamRecords,
+    announced_heads,
+    create_session,
+    heads_with_removed_items,
+)
+from deferred_expand.committing.store import ANNOUNCEMENT_KEY, StreamRef
+from deferred_expand.plugin.commit import Committed, commit_announced, restore_removed
+from deferred_expand.plugin.telemetry import report_commit, report_pending
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from deferred_expand.airflow_internals.metadata import Head
+    from deferred_expand.committing.board import CommitBoard
+
+log = logging.getLogger(__name__)
+
+LOOK_INTERVAL = 1.0  # seconds between two looks at the database when nothing is announced
+BOARD_INTERVAL = 0.05  # seconds between two looks at the board, which is memory
+REST = 5.0  # seconds for which a stream that could not be committed is left alone
+LONGEST_REST = 30.0  # seconds; the same for the database
+
+
+class Expander:
+    """
+    A daemon thread that serves the streams whose triggers run in this triggerer.
+
+    An error never leaves it. It is logged once with its cause, and the board falls silent while it
+    lasts, so that streams go on with a worker.
+
+    :param triggerer_id: id of the triggerer's job.
+    """
+
+    def __init__(self, triggerer_id: int, board: CommitBoard) -> None:
+        self._triggerer_id = triggerer_id
+        self._board = board
+        self._dags = DBDagBag(load_op_links=False)
+        self._done: dict[Any, datetime] = {}  # head -> its announcement that needs nothing more
+        self._resting: dict[Any, float] = {}  # head -> until when
+        self._told: dict[Any, str] = {}  # what could not be done -> the last error logged of it
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="deferred_expand", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Begin nothing more; a commit that is under way ends."""
+        self._stopping.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        log.info("The expander of triggerer %d is at work", self._triggerer_id)
+        rest = 0.5
+        while not self._stopping.is_set():
+            announcements = self._board.announcements
+            try:
+                self._look()
+            except Exception as error:
+                self._tell_once(None, "cannot look for streams", error)
+                rest = min(2 * rest, LONGEST_REST)
+                self._stopping.wait(rest)
+                continue
+            self._told.pop(None, None)
+            rest = 0.5
+            self._board.beat()
+            report_pending(self._board.pending)
+            self._wait_for_announcement(announcements)
+
+    def _wait_for_announcement(self, seen: int) -> None:
+        look_at = time.monotonic() + LOOK_INTERVAL
+        while self._board.announcements == seen and time.monotonic() < look_at:
+            if self._stopping.wait(BOARD_INTERVAL):
+                return
+
+    def _look(self) -> None:
+        with create_session(scoped=False) as session:
+            heads = announced_heads(session, self._triggerer_id, ANNOUNCEMENT_KEY)
+            damaged = heads_with_removed_items(session, self._triggerer_id) if heads else set()
+        self._forget_all_but({head.id for head in heads})
+        for head in heads:
+            if self._stopping.is_set():
+                return
+            is_news = self._done.get(head.id) != head.announced_at
+            if (is_news or head.id in damaged) and time.monotonic() > self._resting.get(head.id, 0):
+                self._serve(head, head.id in damaged)
+                self._board.beat()
+
+    def _serve(self, head: Head, damaged: bool) -> None:
+        started = time.monotonic()
+        try:
+            committed = self._commit(head, damaged)
+        except Exception as error:
+            self._resting[head.id] = time.monotonic() + REST
+            self._tell_once(head.id, f"cannot commit batches of {_name(head)}, a worker will", error)
+            return
+        self._told.pop(head.id, None)
+        if committed is None:
+            return
+        self._board.note_commit(StreamRef(head.dag_id, head.run_id, "", head.task_id).board_name)
+        report_commit(head, committed, time.monotonic() - started)
+
+    def _commit(self, head: Head, damaged: bool) -> Committed | None:
+        with create_session(scoped=False) as session:
+            records = StreamRecords(session, head, self._dags)
+            run = records.lock(self._triggerer_id)
+            if run is None:
+                return None  # asked again with the next look
+            if damaged and (restored := restore_removed(records, head)):
+                log.warning("Gave %d item(s) of %s back that were marked REMOVED", restored, _name(head))
+            committed = commit_announced(records, run, head, self._board.id)
+        self._done[head.id] = head.announced_at
+        return committed
+
+    def _forget_all_but(self, heads: set[Any]) -> None:
+        for memory in (self._done, self._resting, self._told):
+            for gone in [head for head in memory if head is not None and head not in heads]:
+                del memory[gone]
+
+    def _tell_once(self, what: Any, message: str, error: Exception) -> None:
+        if self._told.get(what) != str(error):
+            log.error("The expander %s: %s", message, error, exc_info=error)
+            self._told[what] = str(error)
+
+
+def _name(head: Head) -> str:
+    return f"task {head.task_id!r} of DAG {head.dag_id!r}, run {head.run_id!r}"

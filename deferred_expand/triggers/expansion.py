@@ -1,0 +1,37 @@
+"""What a stream's trigger needs to know besides its source."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from deferred_expand.committing.store import StreamRef
+
+Materialize = Literal["auto", "triggerer", "callback"]
+MATERIALIZE: tuple[Materialize, ...] = get_args(Materialize)
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """
+    Crosses processes as JSON.
+
+    :param stream: which opening of the stream; where it goes on stands in its commit log.
+    :param for_head: the mapped task's stream head waits for the batches; otherwise the unmapped
+        task itself does, as it must when it runs again.
+    """
+
+    ref: StreamRef
+    stream: str
+    for_head: bool
+    materialize: Materialize
+    batch_size: int
+    batch_interval: float
+    source_retries: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Expansion:
+        return cls(**{**data, "ref": StreamRef(**data["ref"])})

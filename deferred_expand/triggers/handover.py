@@ -1,0 +1,104 @@
+"""How staged batches reach a committer: the expander in this triggerer, or a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from deferred_expand.streams.events import Announcement, BatchEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from deferred_expand.committing.board import CommitBoard
+    from deferred_expand.committing.store import StreamRef
+    from deferred_expand.streams.commit_log import CommitLog
+    from deferred_expand.walking.walk import Walk
+
+POLL = 0.1  # seconds between two looks at the board
+REPEAT = 2.0  # seconds; another triggerer may have written over an announcement, so make it again
+PATIENCE = 8.0  # seconds that the expander may take for a commit before a worker is asked
+
+
+class Overtaken(Exception):
+    """The stream has gone on without this walk."""
+
+
+class ExpanderHandover:
+    """
+    Announces to the expander what a walk has staged, and follows what is committed of it.
+
+    :param announce: writes an announcement where the expander finds it.
+    :param read_log: the stream's commit log.
+    :param most_items: that the mapped task can have; what would pass it is a worker's to refuse.
+    :param fall_back: give up on an expander that does not commit.
+    """
+
+    def __init__(
+        self,
+        board: CommitBoard,
+        ref: StreamRef,
+        announce: Callable[[Announcement], Awaitable[None]],
+        read_log: Callable[[], Awaitable[CommitLog | None]],
+        *,
+        most_items: int,
+        fall_back: bool,
+    ) -> None:
+        self._board = board
+        self._task_id = ref.task_id
+        self._stream = ref.board_name
+        self._announce = announce
+        self._read_log = read_log
+        self._most_items = most_items
+        self._fall_back = fall_back
+        self._pending = 0
+
+    async def run(self, walk: Walk) -> CommitLog | None:
+        """
+        Hand over until the source has ended and all is committed.
+
+        :return: the log then; ``None`` when what is staged must go to a worker: the source failed,
+            the mapped task has reached its greatest length, or the expander does not commit.
+        :raises Overtaken: someone else has committed what this walk does not hold.
+        """
+        try:
+            return await self._follow(walk)
+        finally:
+            self._note_pending(0)
+
+    async def _follow(self, walk: Walk) -> CommitLog | None:
+        announced, announced_at, waits_since, seen = None, 0.0, 0.0, 0
+        while True:
+            event = await walk.batches()
+            if walk.items > self._most_items or (event.failure is not None and not event.counts):
+                return None
+            self._note_pending(sum(event.counts))
+            now = time.monotonic()
+            if announced is None or announced.first != event.first:
+                waits_since = now
+            if self._fall_back and (not self._board.is_alive or now - waits_since > PATIENCE):
+                return None
+            if event != announced or now - announced_at > REPEAT:
+                seen = self._board.commits(self._stream)
+                await self._tell(event)
+                announced, announced_at = event, now
+            await asyncio.sleep(POLL)
+            commits = self._board.commits(self._stream)
+            if commits != seen or time.monotonic() - announced_at > REPEAT:
+                seen = commits
+                log = await self._read_log()
+                if log is None or not walk.goes_on_from(log.checkpoint):
+                    raise Overtaken
+                if log.ended:
+                    return log
+
+    def _note_pending(self, items: int) -> None:
+        self._board.add_pending(items - self._pending)
+        self._pending = items
+
+    async def _tell(self, event: BatchEvent) -> None:
+        event = replace(event, failure=None)  # a failed source's last batches are as good as others
+        await self._announce(Announcement(self._board.id, self._task_id, time.time(), event))
+        self._board.note_announcement()

@@ -1,0 +1,202 @@
+"""One trigger's part of a stream: it holds the walk, hands over what is staged, and ends the head."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import ParamSpec
+
+from deferred_expand import settings
+from deferred_expand.airflow_internals.sdk import (
+    TaskSkippedEvent,
+    TaskSuccessEvent,
+    TriggerEvent,
+    count_task_instances,
+    ensure_sync_calls_work_here,
+    task_instance_state,
+)
+from deferred_expand.committing.board import CommitBoard, installed_board
+from deferred_expand.committing.stager import XComStager
+from deferred_expand.committing.store import StreamStore
+from deferred_expand.sources.function import takes_cursor, walk_function
+from deferred_expand.streams.events import BatchEvent
+from deferred_expand.triggers.handover import ExpanderHandover, Overtaken
+from deferred_expand.walking.registry import WalkRegistry
+from deferred_expand.walking.threads import Threads
+from deferred_expand.walking.walk import Walk, WalkPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+
+    from deferred_expand.streams.commit_log import CommitLog
+    from deferred_expand.streams.events import Checkpoint
+    from deferred_expand.streams.page import JSON
+    from deferred_expand.triggers.expansion import Expansion
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+log = logging.getLogger(__name__)
+
+OVERTAKEN_PAUSE = 5.0  # seconds; a triggerer whose trigger was taken over is told within this time
+INSTANCES_WAIT = 30.0  # seconds for the expander to bring back what the scheduler marked REMOVED
+
+# States of an instance whose walk is worth keeping: it waits, or is about to.
+_WANTED_STATES = frozenset({"deferred", "scheduled", "queued", "running", "up_for_reschedule"})
+
+_walks = WalkRegistry()
+_threads = Threads("deferred_expand", 16)  # for calls on Airflow, and XCom backends that block
+
+
+async def call_in_thread(call: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call what blocks, on Airflow mostly."""
+    return await _threads.run(call, *args, **kwargs)
+
+
+class StreamSession:
+    """
+    :param source: the source function.
+    :param source_kwargs: its arguments, rendered.
+    """
+
+    def __init__(
+        self, expansion: Expansion, source: Callable[..., Any], source_kwargs: Mapping[str, Any]
+    ) -> None:
+        self._expansion = expansion
+        self._source = source
+        self._source_kwargs = source_kwargs
+        self._store = StreamStore(expansion.ref)
+
+    async def walk_inline(self) -> BatchEvent:
+        """In ``dag.test()`` only a trigger's first event counts, and nothing runs beside it."""
+        committed = await self._read_log()
+        if committed is None:
+            return BatchEvent.empty(self._expansion.stream)
+        walk, close = self._open_walk(committed.checkpoint, float("inf"), float("inf"))
+        walk.start()
+        try:
+            return await walk.all_batches()
+        finally:
+            await close()
+
+    async def walk_on(self, try_number: int) -> BatchEvent | TriggerEvent:
+        """
+        Walk and hand over until the head can end, or a worker is needed.
+
+        :param try_number: of whoever waits.
+        :return: what ends the head, or what a worker shall commit.
+        """
+        loop = asyncio.get_running_loop()
+        send_at = loop.time() + settings.requeue_delay()
+        while True:
+            committed = await self._read_log()
+            if committed is None:
+                return BatchEvent.empty(self._expansion.stream)
+            if committed.ended and self._expansion.for_head:
+                return await self._end_of_head(committed)
+            try:
+                async with self._hold_walk(committed.checkpoint, try_number) as walk:
+                    handover = self._handover()
+                    ended = await handover.run(walk) if handover else None
+                    if ended is None:
+                        await walk.batches()
+                        await asyncio.sleep(max(0.0, send_at - loop.time()))
+                        return await walk.batches()
+                return await self._end_of_head(ended)
+            except Overtaken:
+                log.warning("Another triggerer has gone on with this stream; this walk stops")
+                await asyncio.sleep(OVERTAKEN_PAUSE)
+
+    async def _read_log(self) -> CommitLog | None:
+        """``None`` when the stream this trigger is for is no more: it was cleared meanwhile."""
+        committed = await call_in_thread(self._store.read_log)
+        return committed if committed and committed.stream == self._expansion.stream else None
+
+    def _handover(self) -> ExpanderHandover | None:
+        """``None``: batches go to a worker."""
+        expansion = self._expansion
+        if not expansion.for_head or expansion.materialize == "callback":
+            return None
+        board = installed_board()
+        fall_back = expansion.materialize == "auto"
+        if board is None or not board.is_alive:
+            if fall_back:
+                return None
+            log.warning(
+                "The stream of task %r waits for an expander, and this triggerer has none: see "
+                "materialize and [deferred_expand] expander", expansion.ref.task_id,
+            )  # fmt: skip
+        return ExpanderHandover(
+            board or CommitBoard(),
+            expansion.ref,
+            lambda announcement: call_in_thread(self._store.announce, announcement),
+            self._read_log,
+            most_items=settings.max_map_length() - 1,
+            fall_back=fall_back,
+        )
+
+    async def _end_of_head(self, committed: CommitLog) -> BatchEvent | TriggerEvent:
+        """
+        End the head without a worker, once every committed item has its instance.
+
+        The expander brings back instances that the scheduler took for surplus. A worker has the
+        last word when it does not.
+        """
+        ref, loop = self._expansion.ref, asyncio.get_running_loop()
+        gives_up_at = loop.time() + INSTANCES_WAIT
+        while loop.time() < gives_up_at:
+            count = await call_in_thread(count_task_instances, ref.dag_id, ref.run_id, ref.mapped_task_id)
+            if count > committed.items:
+                return TaskSuccessEvent() if committed.items else TaskSkippedEvent()
+            await asyncio.sleep(1)
+        return BatchEvent.empty(committed.stream)
+
+    def _hold_walk(self, checkpoint: Checkpoint, try_number: int) -> AbstractAsyncContextManager[Walk]:
+        return _walks.hold(
+            (self._expansion.ref, self._expansion.for_head),
+            try_number,
+            checkpoint,
+            lambda: self._open_walk(checkpoint, settings.walk_ahead(), settings.walk_ahead_bytes()),
+            self._is_wanted,
+            settings.idle_timeout(),
+        )
+
+    async def _is_wanted(self) -> bool:
+        ref = self._expansion.ref
+        waits = (ref.mapped_task_id, 0) if self._expansion.for_head else (ref.task_id, -1)
+        state = await call_in_thread(task_instance_state, ref.dag_id, ref.run_id, *waits)
+        return state in _WANTED_STATES
+
+    def _open_walk(
+        self, checkpoint: Checkpoint, walk_ahead: float, walk_ahead_bytes: float
+    ) -> tuple[Walk, Callable[[], Awaitable[None]]]:
+        source_thread = Threads("source")
+
+        async def open_source(cursor: JSON) -> AsyncGenerator[Any, None]:
+            await ensure_sync_calls_work_here()
+            walked = walk_function(self._source, self._source_kwargs, cursor, source_thread)
+            async with aclosing(walked) as items:
+                async for item in items:
+                    yield item
+
+        max_batch_bytes = settings.max_batch_bytes()
+        policy = WalkPolicy(
+            batch_size=self._expansion.batch_size,
+            batch_interval=self._expansion.batch_interval,
+            source_retries=self._expansion.source_retries,
+            resumable=takes_cursor(self._source),
+            walk_ahead=walk_ahead,
+            walk_ahead_bytes=walk_ahead_bytes,
+            max_batch_bytes=max_batch_bytes,
+        )
+        stager = XComStager(self._store, _threads, max_batch_bytes)
+        walk = Walk(open_source, stager, policy, checkpoint)
+
+        async def close() -> None:
+            await walk.close()
+            source_thread.close()
+
+        return walk, close
