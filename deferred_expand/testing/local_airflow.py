@@ -106,7 +106,7 @@ class LocalAirflow:
             "AIRFLOW_HOME": str(self.home),
             "PYTHONPATH": os.pathsep.join(str(path.resolve()) for path in python_path),
             "NO_PROXY": "127.0.0.1,localhost",
-            **{"AIRFLOW__" + name.upper().replace(".", "__"): value for name, value in settings.items()},
+            **_as_env(settings),
         }
         self._client: httpx.Client | None = None
 
@@ -141,11 +141,15 @@ class LocalAirflow:
         """Make the database; enough for ``dag.test()``, which needs no component."""
         self.run("db", "migrate")
 
-    def start_component(self, name: str) -> None:
+    def start_component(self, name: str, config: Mapping[str, str] | None = None) -> None:
+        """
+        :param name: of a component; a second one of its kind is called ``"triggerer 2"``.
+        :param config: its own settings, beside everyone's.
+        """
         with self.output(name).open("ab") as output:
             self.processes[name] = subprocess.Popen(
-                [*_airflow(), *COMPONENTS[name]],
-                env=self.env,
+                [*_airflow(), *COMPONENTS[name.split()[0]]],
+                env={**self.env, **_as_env(config or {})},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -193,7 +197,7 @@ class LocalAirflow:
         """The ends of what all components printed, for a failure's report."""
         return "\n".join(
             f"--- {name}\n" + "\n".join(self.output(name).read_text(errors="replace").splitlines()[-lines:])
-            for name in COMPONENTS
+            for name in (*COMPONENTS, "triggerer 2", "scheduler 2")
             if self.output(name).exists()
         )
 
@@ -297,6 +301,10 @@ class LocalAirflow:
         """Clear task instances: task ids, or ``[task_id, map_index]`` pairs."""
         body = {"dry_run": False, "dag_run_id": run_id, "task_ids": task_ids, "only_failed": False}
         self.api("POST", f"/dags/{dag_id}/clearTaskInstances", json={**body, **options})
+
+
+def _as_env(settings: Mapping[str, str]) -> dict[str, str]:
+    return {"AIRFLOW__" + name.upper().replace(".", "__"): value for name, value in settings.items()}
 
 
 def _airflow() -> list[str]:

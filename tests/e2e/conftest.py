@@ -75,7 +75,11 @@ def api() -> Iterator[PagedApi]:
 def airflow(request: pytest.FixtureRequest) -> Iterator[LocalAirflow]:
     """An Airflow for each committer; everything holds with both."""
     config = {**CONFIG, "deferred_expand.expander": str(request.param == "expander")}
-    with LocalAirflow(ROOT / "tests/e2e/dags", python_path=[ROOT], config=config) as running:
+    with LocalAirflow(
+        ROOT / "tests/e2e/dags", python_path=[ROOT, ROOT / "tests/e2e/settings"], config=config
+    ) as running:
+        running.api("POST", "/pools", json={"name": "slotless", "slots": 0})
+        running.start_component("triggerer 2")
         yield running
         if request.session.testsfailed:
             running.keep_home = True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -60,3 +62,18 @@ async def third_is_bad(count: int) -> AsyncIterator[Any]:
     """Item 3 cannot be put in an XCom."""
     for number in range(1, count + 1):
         yield object() if number == 3 else number
+
+
+async def gated(gates: str, cursor: int | None = None) -> AsyncIterator[Page]:
+    """Page n comes when file n is in the folder, and holds as many items as the file says."""
+    folder, number, given = Path(gates), cursor or 0, 0
+    while True:
+        while not (folder / str(number)).exists():  # noqa: ASYNC110  # there is no event to wait for
+            await asyncio.sleep(0.1)
+        count = int((folder / str(number)).read_text())
+        if count == 0:
+            return
+        given = sum(int((folder / str(n)).read_text()) for n in range(number))
+        number += 1
+        (folder / "asked").open("a").write(f"{number - 1}\n")
+        yield Page(items=list(range(given, given + count)), cursor=number)

@@ -1,0 +1,1 @@
+"""What streaming costs and gains, measured beside native expansion: ``python -m benchmarks``."""

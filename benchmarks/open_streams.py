@@ -1,0 +1,53 @@
+"""300 open streams in one real triggerer: how late is its event loop?"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.deployment import PeakMemory, deployment, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STREAMS = 300
+OPEN_FOR = 60.0  # seconds of measuring, with all streams open
+
+
+def run() -> dict[str, Any]:
+    with deployment(**{"core.max_active_tasks_per_dag": "64"}) as airflow, PeakMemory(airflow) as memory:
+        airflow.wait_for_dag("open_streams")
+        samples = airflow.home / "lag.json"
+        run_id = airflow.trigger("open_streams", {"samples": str(samples)})
+        wait_until("all streams are open", lambda: _deferred(airflow, run_id) >= STREAMS, 900, every=5)
+        time.sleep(OPEN_FOR)
+        late = sorted(_latest(samples, OPEN_FOR))
+        committed = airflow.statsd.counts["airflow.deferred_expand.batch.committed"]
+        airflow.api("PATCH", f"/dags/open_streams/dagRuns/{run_id}", json={"state": "failed"})
+        peaks = dict(memory.peaks)
+    return {
+        "streams": STREAMS,
+        "p50_ms": late[len(late) // 2],
+        "p99_ms": late[int(len(late) * 0.99)],
+        "max_ms": late[-1],
+        "batches_committed": committed,
+        "trigger_runner_mb": peaks["trigger runner"],
+        "triggerer_mb": peaks["triggerer"],
+    }
+
+
+def _deferred(airflow: Any, run_id: str) -> int:
+    answer = airflow.api(
+        "GET",
+        f"/dags/open_streams/dagRuns/{run_id}/taskInstances",
+        params={"state": "deferred", "limit": 1},
+    )
+    return int(answer["total_entries"])
+
+
+def _latest(samples: Path, seconds: float) -> list[float]:
+    """Milliseconds, as the probe among the streams has noted them."""
+    newest = time.time() - seconds
+    lines = (json.loads(line) for line in samples.read_text().splitlines())
+    return [late for line in lines if line["at"] > newest for late in line["late_ms"]]

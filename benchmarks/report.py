@@ -1,0 +1,123 @@
+"""Tables for the terminal, and one picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+Measured = dict[str, Any]
+
+
+def first_item_table(result: Measured) -> Table:
+    table = Table(title="20 pages x 5 items, 1.5 s a page, 0.2 s an item (median of the warm rounds; cold)")
+    for column in ("", "first item, s", "all done, s", "of native", "of the floor", "worker launches"):
+        table.add_column(column, justify="left" if not column else "right")
+    native, floor = result["variants"]["native"]["warm"], result["floor"]
+    for name, measured in result["variants"].items():
+        warm, cold = measured["warm"], measured["cold"]
+        table.add_row(
+            name,
+            f"{warm['first_item']:.1f} ({cold['first_item']:.1f})",
+            f"{warm['all_done']:.1f} ({cold['all_done']:.1f})",
+            f"{warm['first_item'] / native['first_item']:.2f}, {warm['all_done'] / native['all_done']:.2f}",
+            f"{warm['all_done'] / floor['all_done']:.2f}",
+            f"{warm['launches']:.0f}",
+        )
+    table.add_row("floor", f"{floor['first_item']:.1f}", f"{floor['all_done']:.1f}", "", "1.00", "")
+    return table
+
+
+def peaks_table(title: str, peaks: dict[str, dict[str, float]]) -> Table:
+    table = Table(title=title)
+    kinds = sorted({kind for one in peaks.values() for kind in one})
+    for column in ("", *kinds):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, one in peaks.items():
+        table.add_row(name, *(f"{one.get(kind, 0):.0f}" for kind in kinds))
+    return table
+
+
+def many_instances_table(result: Measured) -> Table:
+    table = Table(title="40 pages x 25 items, 0.5 s a page: making 1,000 task instances (median; items wait)")
+    for column in (
+        "",
+        "all made, s",
+        "made per s of work",
+        "queries per item",
+        "scheduler loop p50, p95, max, ms",
+    ):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, one in result.items():
+        table.add_row(
+            name,
+            f"{one['all_made']:.1f}",
+            f"{one['made_per_second']:.0f}",
+            f"{one['queries_per_item']:.1f}",
+            f"{one['loop_p50_ms']:.0f}, {one['loop_p95_ms']:.0f}, {one['loop_max_ms']:.0f}",
+        )
+    return table
+
+
+def walk_table(result: Measured) -> Table:
+    table = Table(title="A walk without Airflow, 1,000,000 items, batches of 100")
+    for column in ("", "bare async for, us an item", "walk, us an item", "over bare, us", "items per s"):
+        table.add_column(column, justify="left" if not column else "right")
+    for one in result["cost"]:
+        table.add_row(
+            one["source"],
+            *(f"{one[key]:.2f}" for key in ("bare_us", "walk_us", "over_bare_us")),
+            f"{one['items_per_second']:,.0f}",
+        )
+    return table
+
+
+def print_tables(console: Console, results: Measured) -> None:
+    if "first_item" in results:
+        result = results["first_item"]
+        console.print(first_item_table(result))
+        peaks = {name: one["warm"]["peak_mb"] for name, one in result["variants"].items()}
+        console.print(peaks_table("the same: largest process of each kind up to then, MB", peaks))
+    if "many_instances" in results:
+        console.print(many_instances_table(results["many_instances"]))
+    if "large_pages" in results:
+        peaks = {
+            f"{name}, {pages} pages": one
+            for name, counts in results["large_pages"].items()
+            for pages, one in counts.items()
+        }
+        console.print(peaks_table("pages of 1 MB: largest process of each kind, MB", peaks))
+    if "walk" in results:
+        console.print(walk_table(results["walk"]))
+        console.print("memory of a million items, MB:", results["walk"]["memory"])
+    if "triggerer" in results:
+        console.print("300 open streams in one triggerer:", results["triggerer"])
+
+
+def draw(results: Measured, picture: Path) -> None:
+    """First item and all done, for each way to expand, beside the floor."""
+    from matplotlib.figure import Figure
+
+    variants = results["first_item"]["variants"]
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for row, measured in enumerate(variants.values()):
+        warm = measured["warm"]
+        axes.barh(row, warm["first_item"], color="#d8dee9")
+        axes.barh(row, warm["all_done"] - warm["first_item"], left=warm["first_item"], color="#2e8b57")
+        label = f"first item {warm['first_item']:.1f} s, all done {warm['all_done']:.1f} s"
+        axes.text(warm["all_done"] + 0.5, row, label, va="center", fontsize=9)
+    floor = results["first_item"]["floor"]["all_done"]
+    axes.axvline(floor, color="#b03a2e", linestyle="--", linewidth=1)
+    axes.text(floor, -0.75, "floor: the source and one item", color="#b03a2e", fontsize=8, ha="center")
+    axes.set_yticks(range(len(variants)), list(variants))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.5 * max(one["warm"]["all_done"] for one in variants.values()))
+    axes.set_xlabel("seconds after the run was asked for; green: items run")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture, dpi=110)

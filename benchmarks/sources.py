@@ -1,0 +1,53 @@
+"""Sources for the benchmarks; they only wait and make numbers or bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deferred_expand import Page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+def page_of(number: int, items: int, item_bytes: int) -> list[Any]:
+    first = number * items
+    return [n if not item_bytes else {"n": n, "body": "x" * item_bytes} for n in range(first, first + items)]
+
+
+async def pages(
+    count: str, items: str, seconds: str, item_bytes: str = "0", cursor: int | None = None
+) -> AsyncIterator[Page]:
+    """Pages that take a while each; arguments are strings, as they come from templates."""
+    for number in range(cursor or 0, int(count)):
+        await asyncio.sleep(float(seconds))
+        yield Page(page_of(number, int(items), int(item_bytes)), cursor=number + 1)
+
+
+async def slow_pages(cursor: int | None = None) -> AsyncIterator[Page]:
+    """A page of one item every ten seconds, forever."""
+    number = cursor or 0
+    while True:
+        await asyncio.sleep(10 * random.uniform(0.5, 1.5))
+        number += 1
+        yield Page([number], cursor=number)
+
+
+async def lag_probe(samples: str) -> AsyncIterator[int]:
+    """Notes every second how many milliseconds late the event loop was; gives nothing."""
+    loop = asyncio.get_running_loop()
+    with Path(samples).open("a") as file:  # noqa: ASYNC230  # a line a second
+        while True:
+            late = []
+            for _ in range(20):
+                due = loop.time() + 0.05
+                await asyncio.sleep(0.05)
+                late.append((loop.time() - due) * 1000)
+            file.write(json.dumps({"at": time.time(), "late_ms": late}) + "\n")
+            file.flush()
+    yield 0  # makes it a generator

@@ -1,0 +1,31 @@
+"""The test's end of :func:`tests.e2e.sources.gated`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Gates:
+    """Lets one page after the other out of a gated source."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._pages = 0
+
+    def open(self, items: int) -> None:
+        written = self.folder / f"{self._pages}.new"
+        written.write_text(str(items))
+        written.rename(self.folder / str(self._pages))
+        self._pages += 1
+
+    def end(self) -> None:
+        self.open(0)
+
+    @property
+    def asked(self) -> list[int]:
+        """The pages that the source has given, in order, again when it gave them again."""
+        path = self.folder / "asked"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []

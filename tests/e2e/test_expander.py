@@ -1,0 +1,105 @@
+"""What only the expander does, on SQLite, with two triggerers."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deferred_expand.testing.local_airflow import wait_until
+from tests.e2e.conftest import ROOT, Run
+from tests.e2e.gates import Gates
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deferred_expand.testing.local_airflow import LocalAirflow
+
+pytestmark = pytest.mark.parametrize("airflow", ["expander"], indirect=True)
+
+Row = dict[str, Any]
+
+
+def start_gated(airflow: LocalAirflow, dag_id: str, folder: Path) -> tuple[Run, Gates]:
+    airflow.wait_for_dag(dag_id)
+    return Run(airflow, dag_id, airflow.trigger(dag_id, {"gates": str(folder)})), Gates(folder)
+
+
+def rows(airflow: LocalAirflow, run: Run, task_id: str) -> list[Row]:
+    """Task instances as they are in the database, by map index."""
+    with closing(sqlite3.connect(airflow.home / "airflow.db")) as database:
+        database.row_factory = sqlite3.Row
+        query = "select * from task_instance where run_id = ? and task_id = ? order by map_index"
+        return [dict(row) for row in database.execute(query, [run.run_id, task_id])]
+
+
+def test_an_open_stream_occupies_no_worker_and_its_head_ends_without_one(
+    airflow: LocalAirflow, tmp_path: Path
+) -> None:
+    run, gates = start_gated(airflow, "gated_auto", tmp_path)
+    gates.open(1)
+    wait_until("the first item ran", lambda: run.states("echo").count("success") == 1, 90)
+    gates.open(2)
+    wait_until("the others ran", lambda: run.states("echo").count("success") == 3, 60)
+    gates.end()
+    assert run.wait() == "success"
+    assert run.result() == [0, 1, 2]
+    head = run.instances("echo")[0]
+    started = re.findall(rf"task-instances/{head['id']}/run", airflow.output("api-server").read_text())
+    assert len(started) == 1, "a worker has started the head once, and never resumed it"
+    assert head["rendered_map_index"] == "stream ended: 3 items in 2 batches"
+
+
+def test_instances_are_what_the_scheduler_makes(airflow: LocalAirflow, tmp_path: Path) -> None:
+    run, gates = start_gated(airflow, "compared", tmp_path)
+    gates.open(2)
+    gates.open(3)
+    both = [
+        wait_until(f"{t} is scheduled", lambda t=t: all_scheduled(rows(airflow, run, t)), 90)
+        for t in ("native", "streamed")
+    ]
+    airflow.api("PATCH", f"/dags/compared/dagRuns/{run.run_id}", json={"state": "failed"})
+    differing = {"id", "task_id", "task_display_name", "updated_at", "scheduled_dttm", "context_carrier"}
+    for native, streamed in zip(*both, strict=True):
+        assert native.keys() == streamed.keys()
+        different = {name for name in native if native[name] != streamed[name]}
+        assert different <= differing, {name: (native[name], streamed[name]) for name in different}
+        assert trace(native) == trace(streamed), "both belong to the run's trace"
+        assert streamed["pool_slots"] == 1 + streamed["map_index"], "the mutation hook was asked"
+
+
+def all_scheduled(instances: list[Row]) -> list[Row] | None:
+    """The five with map indexes above 0, once the scheduler has looked at them."""
+    return instances[1:] if [row["state"] for row in instances[1:]] == ["scheduled"] * 5 else None
+
+
+def trace(row: Row) -> str:
+    """The trace's id within a context carrier."""
+    found = re.search(r"00-([0-9a-f]{32})-", row["context_carrier"])
+    assert found, row["context_carrier"]
+    return found[1]
+
+
+def test_items_that_the_scheduler_took_for_surplus_come_back(airflow: LocalAirflow, tmp_path: Path) -> None:
+    run, gates = start_gated(airflow, "gated_triggerer", tmp_path)
+    gates.open(2)
+    wait_until("the first items ran", lambda: run.states("echo").count("success") == 2, 90)
+    script = [sys.executable, "-m", "tests.e2e.forced_revision"]
+    forced = subprocess.run(
+        [*script, run.dag_id, run.run_id, str(tmp_path / "1"), "3"],
+        env=airflow.env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert forced.stdout.endswith("removed: 3\n"), forced.stderr
+    (tmp_path / "2").write_text("0")
+    assert run.wait() == "success"
+    assert run.result() == list(range(5))
+    assert run.states("echo") == ["success"] * 6
