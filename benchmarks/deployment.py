@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 import threading
 import time
 from collections import defaultdict
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from deferred_expand.testing.local_airflow import LocalAirflow, wait_until
+from deferred_expand.testing.statsd import StatsdListener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,28 +56,6 @@ class PeakMemory:
         self.peaks[kind] = max(self.peaks[kind], process.memory_info().rss / 1e6)
 
 
-class StatsdListener:
-    """Keeps the timings that Airflow sends, in milliseconds."""
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
-        self.timings: dict[str, list[float]] = defaultdict(list)
-        self.counts: dict[str, float] = defaultdict(float)
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def _listen(self) -> None:
-        while True:
-            for line in self._socket.recv(65536).decode().splitlines():
-                name, _, rest = line.partition(":")
-                value, _, kind = rest.partition("|")
-                if kind.startswith("ms"):
-                    self.timings[name].append(float(value))
-                elif kind.startswith("c"):
-                    self.counts[name] += float(value)
-
-
 class WatchedAirflow(LocalAirflow):
     """:param requeue_delay: seconds, for the worker callback."""
 
@@ -90,9 +68,7 @@ class WatchedAirflow(LocalAirflow):
                 "deferred_expand.requeue_delay": str(requeue_delay),
                 "workers.min_heartbeat_interval": "1",
                 "core.max_map_length": "10000",
-                "metrics.statsd_on": "True",
-                "metrics.statsd_host": "127.0.0.1",
-                "metrics.statsd_port": str(self.statsd.port),
+                **self.statsd.config,
                 **config,
             },
         )

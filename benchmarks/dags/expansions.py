@@ -6,7 +6,7 @@ import time
 from datetime import datetime
 from typing import Any
 
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, XComArg, task
 
 from benchmarks.sources import page_of, pages
 from deferred_expand import DeferredExpandOperator
@@ -36,6 +36,7 @@ def make_dag(dag_id: str, **stream_arguments: Any) -> DAG:
         def item(value: Any, seconds: str) -> None:
             time.sleep(float(seconds))
 
+        source: XComArg
         if stream_arguments:
             source = DeferredExpandOperator(
                 task_id="fetch", source=pages, source_kwargs=FROM_PARAMS, **stream_arguments

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import psutil
+from typing_extensions import Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -112,7 +113,7 @@ class LocalAirflow:
 
     # -- processes --------------------------------------------------------------------------------
 
-    def __enter__(self) -> LocalAirflow:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:

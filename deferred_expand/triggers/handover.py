@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ class ExpanderHandover:
     :param announce: writes an announcement where the expander finds it.
     :param read_log: the stream's commit log.
     :param most_items: that the mapped task can have; what would pass it is a worker's to refuse.
-    :param fall_back: give up on an expander that does not commit.
+    :param patience: seconds after which to give up on an expander that does not commit; or never.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class ExpanderHandover:
         read_log: Callable[[], Awaitable[CommitLog | None]],
         *,
         most_items: int,
-        fall_back: bool,
+        patience: float = PATIENCE,
     ) -> None:
         self._board = board
         self._task_id = ref.task_id
@@ -52,7 +53,7 @@ class ExpanderHandover:
         self._announce = announce
         self._read_log = read_log
         self._most_items = most_items
-        self._fall_back = fall_back
+        self._patience = patience
         self._pending = 0
 
     async def run(self, walk: Walk) -> CommitLog | None:
@@ -78,7 +79,7 @@ class ExpanderHandover:
             now = time.monotonic()
             if announced is None or announced.first != event.first:
                 waits_since = now
-            if self._fall_back and (not self._board.is_alive or now - waits_since > PATIENCE):
+            if self._has_no_hope(now - waits_since):
                 return None
             if event != announced or now - announced_at > REPEAT:
                 seen = self._board.commits(self._stream)
@@ -93,6 +94,9 @@ class ExpanderHandover:
                     raise Overtaken
                 if log.ended:
                     return log
+
+    def _has_no_hope(self, waited: float) -> bool:
+        return self._patience != math.inf and (not self._board.is_alive or waited > self._patience)
 
     def _note_pending(self, items: int) -> None:
         self._board.add_pending(items - self._pending)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +24,7 @@ from deferred_expand.committing.stager import XComStager
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.sources.function import takes_cursor, walk_function
 from deferred_expand.streams.events import BatchEvent
-from deferred_expand.triggers.handover import ExpanderHandover, Overtaken
+from deferred_expand.triggers.handover import PATIENCE, ExpanderHandover, Overtaken
 from deferred_expand.walking.registry import WalkRegistry
 from deferred_expand.walking.threads import Threads
 from deferred_expand.walking.walk import Walk, WalkPolicy
@@ -135,7 +136,7 @@ class StreamSession:
             lambda announcement: call_in_thread(self._store.announce, announcement),
             self._read_log,
             most_items=settings.max_map_length() - 1,
-            fall_back=fall_back,
+            patience=PATIENCE if fall_back else math.inf,
         )
 
     async def _end_of_head(self, committed: CommitLog) -> BatchEvent | TriggerEvent:

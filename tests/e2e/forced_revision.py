@@ -40,7 +40,7 @@ def main(dag_id: str, run_id: str, gate: str, items: str) -> None:
             time.sleep(0.05)
         return length
 
-    mappedoperator.get_mapped_ti_count = read_and_wait
+    mappedoperator.get_mapped_ti_count = read_and_wait  # type: ignore[assignment]
     with create_session(scoped=False) as session:
         run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
         if run is None:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,13 +60,13 @@ def test_instances_are_what_the_scheduler_makes(airflow: LocalAirflow, tmp_path:
     run, gates = start_gated(airflow, "compared", tmp_path)
     gates.open(2)
     gates.open(3)
-    both = [
-        wait_until(f"{t} is scheduled", lambda t=t: all_scheduled(rows(airflow, run, t)), 90)
-        for t in ("native", "streamed")
+    native_and_streamed = [
+        wait_until(f"{task_id} is scheduled", partial(all_scheduled, airflow, run, task_id), 90)
+        for task_id in ("native", "streamed")
     ]
     airflow.api("PATCH", f"/dags/compared/dagRuns/{run.run_id}", json={"state": "failed"})
     differing = {"id", "task_id", "task_display_name", "updated_at", "scheduled_dttm", "context_carrier"}
-    for native, streamed in zip(*both, strict=True):
+    for native, streamed in zip(*native_and_streamed, strict=True):
         assert native.keys() == streamed.keys()
         different = {name for name in native if native[name] != streamed[name]}
         assert different <= differing, {name: (native[name], streamed[name]) for name in different}
@@ -73,8 +74,9 @@ def test_instances_are_what_the_scheduler_makes(airflow: LocalAirflow, tmp_path:
         assert streamed["pool_slots"] == 1 + streamed["map_index"], "the mutation hook was asked"
 
 
-def all_scheduled(instances: list[Row]) -> list[Row] | None:
+def all_scheduled(airflow: LocalAirflow, run: Run, task_id: str) -> list[Row] | None:
     """The five with map indexes above 0, once the scheduler has looked at them."""
+    instances = rows(airflow, run, task_id)
     return instances[1:] if [row["state"] for row in instances[1:]] == ["scheduled"] * 5 else None
 
 

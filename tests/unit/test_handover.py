@@ -1,0 +1,150 @@
+"""A walk and an expander: what is announced, what is followed, when a worker is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deferred_expand.committing.board import CommitBoard
+from deferred_expand.committing.store import StreamRef
+from deferred_expand.streams.commit_log import CommitLog, plan_commit
+from deferred_expand.streams.events import Announcement, Checkpoint
+from deferred_expand.triggers.handover import ExpanderHandover, Overtaken
+from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+pytestmark = pytest.mark.asyncio
+
+REF = StreamRef("dag", "run", "users", "insert")
+
+
+@dataclass
+class MemoryExpander:
+    """Commits announcements to a log in memory, as the expander does in the database."""
+
+    board: CommitBoard = field(default_factory=CommitBoard)
+    log: CommitLog | None = field(default_factory=lambda: CommitLog("s"))
+    announced: Announcement | None = None
+    heed: Callable[[Announcement], bool] = lambda announcement: True
+
+    async def announce(self, announcement: Announcement) -> None:
+        self.announced = announcement
+
+    async def read_log(self) -> CommitLog | None:
+        return self.log
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._work())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _work(self) -> None:
+        while True:
+            self.board.beat()
+            await asyncio.sleep(0.02)
+            if self.log and self.announced and self.heed(self.announced):
+                plan = plan_commit(self.log, self.announced.event, 1)
+                if plan is not None:
+                    self.log = plan.log
+                    self.board.note_commit(REF.board_name)
+
+    def handover(self, **options: Any) -> ExpanderHandover:
+        given = {"most_items": 1000, "patience": 0.5, **options}
+        return ExpanderHandover(self.board, REF, self.announce, self.read_log, **given)
+
+
+async def test_it_follows_until_the_end_is_committed() -> None:
+    expander, source, stager = MemoryExpander(), PagedNumbers(pages=5, delay=0.05), MemoryStager()
+    walk = make_walk(source, stager, Checkpoint("s"), batch_size=3)
+    walk.start()
+    async with expander.at_work():
+        log = await expander.handover().run(walk)
+    assert log is not None
+    assert (log.ended, log.items, log.batches) == (True, 15, 5)
+    assert source.given == [0, 1, 2, 3, 4]
+    assert expander.board.pending == 0
+    await walk.close()
+
+
+async def test_an_expander_that_does_not_commit_is_left_within_its_time_with_all_that_is_staged() -> None:
+    expander = MemoryExpander(heed=lambda announcement: False)
+    walk = make_walk(PagedNumbers(), MemoryStager(), Checkpoint("s"))
+    walk.start()
+    async with expander.at_work():
+        assert await asyncio.wait_for(expander.handover(patience=0.5).run(walk), 5) is None
+    assert sum((await walk.all_batches()).counts) == 12
+    await walk.close()
+
+
+async def test_an_expander_that_is_gone_is_left_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    expander = MemoryExpander()
+    monkeypatch.setattr(CommitBoard, "is_alive", property(lambda board: False))
+    walk = make_walk(PagedNumbers(), MemoryStager(), Checkpoint("s"))
+    walk.start()
+    assert await asyncio.wait_for(expander.handover(patience=999).run(walk), 5) is None
+    assert expander.announced is None
+    await walk.close()
+
+
+async def test_without_a_fallback_it_waits_for_an_expander_to_come() -> None:
+    expander = MemoryExpander()
+    walk = make_walk(PagedNumbers(), MemoryStager(), Checkpoint("s"))
+    walk.start()
+    handing_over = asyncio.create_task(expander.handover(patience=math.inf).run(walk))
+    await asyncio.sleep(0.5)
+    assert not handing_over.done()
+    async with expander.at_work():
+        log = await asyncio.wait_for(handing_over, 5)
+    assert log is not None
+    assert log.items == 12
+    await walk.close()
+
+
+async def test_a_failed_sources_last_batches_are_committed_before_a_worker_is_asked() -> None:
+    expander, source = MemoryExpander(), PagedNumbers(pages=4, breaks={3: 9})
+    walk = make_walk(source, MemoryStager(), Checkpoint("s"))
+    walk.start()
+    async with expander.at_work():
+        assert await expander.handover().run(walk) is None
+    event = await walk.batches()
+    assert event.failure is not None
+    assert event.counts == ()
+    assert expander.log is not None
+    assert expander.log.items == 9
+    await walk.close()
+
+
+async def test_a_walk_that_was_overtaken_stops() -> None:
+    other = CommitLog("s", batches=1, items=4, writer="someone else")
+    expander = MemoryExpander(log=other, heed=lambda announcement: False)
+    walk = make_walk(PagedNumbers(), MemoryStager(), Checkpoint("s"), batch_size=5)
+    walk.start()
+    expander.board.note_commit(REF.board_name)
+    async with expander.at_work():
+        handing_over = asyncio.create_task(expander.handover(patience=math.inf).run(walk))
+        await asyncio.sleep(0.2)
+        expander.board.note_commit(REF.board_name)
+        with pytest.raises(Overtaken):
+            await asyncio.wait_for(handing_over, 5)
+    await walk.close()
+
+
+async def test_more_items_than_the_task_may_have_are_for_a_worker_to_refuse() -> None:
+    expander = MemoryExpander()
+    walk = make_walk(PagedNumbers(), MemoryStager(), Checkpoint("s"))
+    walk.start()
+    async with expander.at_work():
+        assert await expander.handover(most_items=7).run(walk) is None
+    assert expander.log is not None
+    assert expander.log.items <= 7
+    await walk.close()
