@@ -77,7 +77,10 @@ def draw(runs: list[RunTimes], title: str, path: Path) -> None:
         for row, bar in enumerate(run.bars):
             panel.barh(row, max(bar.end - bar.start, 0.15), left=bar.start, height=0.85, color=bar.colour)
         panel.axvline(run.last_page, color="#b03a2e", linestyle="--", linewidth=1)
-        panel.text(run.last_page, len(run.bars), " last page read", color="#b03a2e", fontsize=9, va="bottom")
+        above = panel.get_xaxis_transform()
+        panel.text(
+            run.last_page, 1.01, "last page read", color="#b03a2e", fontsize=9, ha="center", transform=above
+        )
         panel.set_title(
             f"{run.name}: first item after {run.first_item:.1f} s, all done after {run.done:.1f} s",
             loc="left",

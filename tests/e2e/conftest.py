@@ -66,7 +66,8 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def api() -> Iterator[PagedApi]:
+def api(airflow: LocalAirflow) -> Iterator[PagedApi]:
+    """One for each Airflow, so that it counts what this one asks."""
     with PagedApi() as running:
         yield running
 
@@ -87,7 +88,7 @@ def airflow(request: pytest.FixtureRequest) -> Iterator[LocalAirflow]:
 
 
 @pytest.fixture(scope="session")
-def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def notes(airflow: LocalAirflow, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where callbacks leave their traces, a file for each DAG."""
     return tmp_path_factory.mktemp("notes")
 
