@@ -6,6 +6,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from benchmarks.deployment import PeakMemory, deployment, wait_until
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ OPEN_FOR = 60.0  # seconds of measuring, with all streams open
 
 
 def run() -> dict[str, Any]:
-    with deployment(**{"core.max_active_tasks_per_dag": "64"}) as airflow, PeakMemory(airflow) as memory:
+    with deployment() as airflow, PeakMemory(airflow) as memory:
         airflow.wait_for_dag("open_streams")
         samples = airflow.home / "lag.json"
         run_id = airflow.trigger("open_streams", {"samples": str(samples)})
@@ -38,11 +40,12 @@ def run() -> dict[str, Any]:
 
 
 def _deferred(airflow: Any, run_id: str) -> int:
-    answer = airflow.api(
-        "GET",
-        f"/dags/open_streams/dagRuns/{run_id}/taskInstances",
-        params={"state": "deferred", "limit": 1},
-    )
+    """How many stream heads wait; none while SQLite is too busy to tell."""
+    path = f"/dags/open_streams/dagRuns/{run_id}/taskInstances"
+    try:
+        answer = airflow.api("GET", path, params={"state": "deferred", "limit": 1})
+    except httpx.HTTPError:
+        return 0
     return int(answer["total_entries"])
 
 
