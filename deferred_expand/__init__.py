@@ -6,7 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.exceptions import DeferredExpandError, DefinitionError
+from deferred_expand.sources.adapters import SourceAdapter, register_source_adapter
 from deferred_expand.streams.page import Page
+from deferred_expand.walking.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from deferred_expand.operators.deferred_expand import DeferredExpandOperator
@@ -19,7 +21,10 @@ __all__ = [
     "DeferredExpandOperator",
     "DefinitionError",
     "Page",
+    "RetryPolicy",
+    "SourceAdapter",
     "StreamingExpansionTrigger",
+    "register_source_adapter",
 ]
 
 # A source module needs Page only; it should not have to load Airflow.

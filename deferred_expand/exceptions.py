@@ -8,6 +8,8 @@ Every error this package raises, in one tree.
     │   └── SourceNotImportable    a triggerer could not import the source
     ├── SourceError                the outside source did not keep its part
     │   ├── SourceFailed           it raised, and ``source_retries`` are used up
+    │   ├── SourceGaveUp           it raised ``AirflowFailException``: no more tries
+    │   ├── SourceSkipped          it raised ``AirflowSkipException``
     │   └── SourceShrank           opened again, it gave fewer items than were committed
     ├── ItemError                  one item cannot become a task instance
     │   ├── ItemNotSerializable
@@ -33,8 +35,10 @@ __all__ = [
     "MapLengthExceeded",
     "SourceError",
     "SourceFailed",
+    "SourceGaveUp",
     "SourceNotImportable",
     "SourceShrank",
+    "SourceSkipped",
     "StreamError",
 ]
 
@@ -57,6 +61,18 @@ class SourceError(DeferredExpandError):
 
 class SourceFailed(SourceError):
     """The source raised, also when it was opened again ``source_retries`` times."""
+
+
+class SourceGaveUp(SourceError):
+    """The source raised ``AirflowFailException``: nobody shall try again."""
+
+    outcome = "fail"
+
+
+class SourceSkipped(SourceError):
+    """The source raised ``AirflowSkipException``."""
+
+    outcome = "skip"
 
 
 class SourceShrank(SourceError):

@@ -6,9 +6,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk._shared.module_loading import import_string
 from airflow.sdk.bases.decorator import DecoratedMappedOperator
+from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.configuration import conf
+from airflow.sdk.crypto import get_fernet
 from airflow.sdk.definitions._internal.abstractoperator import AbstractOperator
 from airflow.sdk.definitions._internal.expandinput import (
     DictOfListsExpandInput,
@@ -18,23 +21,36 @@ from airflow.sdk.definitions._internal.mixins import DependencyMixin, ResolveMix
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.definitions.taskgroup import MappedTaskGroup
 from airflow.sdk.definitions.xcom_arg import PlainXComArg, XComArg
-from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSkipException,
+    TaskDeferred,
+)
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, GetTICount, SetRenderedMapIndex
 from airflow.sdk.execution_time.context import context_update_for_unmapped
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.sdk.serde import deserialize as serde_deserialize
 from airflow.sdk.serde import serialize as serde_serialize
-from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
+from airflow.triggers.base import (
+    BaseTaskEndEvent,
+    BaseTrigger,
+    TaskSkippedEvent,
+    TaskSuccessEvent,
+    TriggerEvent,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 __all__ = [
     "AbstractOperator",
+    "AirflowFailException",
     "AirflowRescheduleException",
     "AirflowSkipException",
     "BaseOperator",
+    "BaseTaskEndEvent",
     "BaseTrigger",
     "BaseXCom",
     "DecoratedMappedOperator",
@@ -45,6 +61,7 @@ __all__ = [
     "MappedTaskGroup",
     "PlainXComArg",
     "ResolveMixin",
+    "TaskDeferred",
     "TaskSkippedEvent",
     "TaskSuccessEvent",
     "TriggerEvent",
@@ -54,6 +71,9 @@ __all__ = [
     "context_update_for_unmapped",
     "count_task_instances",
     "dag_folders",
+    "decrypt",
+    "encrypt",
+    "import_string",
     "ensure_sync_calls_work_here",
     "is_in_process",
     "is_map_length_refusal",
@@ -73,6 +93,21 @@ ALL_STATES_BUT_REMOVED = (
     "up_for_reschedule", "success", "failed", "skipped", "upstream_failed",
 )  # fmt: skip
 """For ``GetTICount``: "null" stands for no state (execution_api/routes/task_instances.py)."""
+
+
+# How an operator is told that its trigger failed (airflow/models/trigger.py, ``submit_failure``).
+DEFERRAL_FAILED = TRIGGER_FAIL_REPR
+TRIGGER_FAILURE = TriggerFailureReason.TRIGGER_FAILURE.value
+TRIGGER_TIMEOUT = TriggerFailureReason.TRIGGER_TIMEOUT.value
+
+
+def encrypt(text: str) -> str:
+    """With the key that Airflow encrypts a trigger's arguments with (airflow/models/trigger.py)."""
+    return get_fernet().encrypt(text.encode()).decode()
+
+
+def decrypt(text: str) -> str:
+    return get_fernet().decrypt(text.encode()).decode()
 
 
 def is_in_process() -> bool:

@@ -16,12 +16,14 @@ from deferred_expand.airflow_internals.sdk import (
 )
 from deferred_expand.exceptions import DefinitionError
 from deferred_expand.operators.mapped import stream_references
+from deferred_expand.sources.arguments import pack
 from deferred_expand.sources.function import takes_cursor
-from deferred_expand.sources.importing import import_source
+from deferred_expand.sources.opening import is_operator, is_trigger
 from deferred_expand.triggers.expansion import MATERIALIZE
 
 if TYPE_CHECKING:
     from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+    from deferred_expand.sources.opening import Source
 
 _RULES_THAT_COUNT_THE_HEAD = frozenset({"one_success", "all_skipped", "all_failed"})
 
@@ -55,27 +57,41 @@ def check_source_kwargs(stream: DeferredExpandOperator) -> None:
     kwargs = stream.source_kwargs
     if not isinstance(kwargs, dict) or not all(isinstance(key, str) for key in kwargs):
         raise DefinitionError(f"{stream.where}: source_kwargs must be a dict with str keys")
-    function = import_source(stream.source)
     try:
-        signature = inspect.signature(function)
-        if takes_cursor(function):
-            signature.bind(**kwargs, cursor=None)
-        else:
-            signature.bind(**kwargs)
+        _check_signature(stream.source_object, kwargs)
     except TypeError as error:
         raise DefinitionError(
             f"{stream.where}: source_kwargs do not fit source {stream.source!r}: {error}"
         ) from error
+    if stream.hops_on_worker:
+        return  # they need not go anywhere
     for name, value in kwargs.items():
         if isinstance(value, ResolveMixin):
             continue  # known at run time only
         try:
-            serde_serialize(_without_references(value))
+            serde_serialize(pack(_without_references(value)))
         except Exception as error:
             raise DefinitionError(
                 f"{stream.where}: source_kwargs[{name!r}] cannot be sent to the triggerer: {error}. "
                 "Pass what it is made from, and make it in the source"
             ) from error
+
+
+def _check_signature(source: Source, kwargs: dict[str, Any]) -> None:
+    """:raises TypeError: they do not fit."""
+    signature = inspect.signature(source)
+    if is_operator(source):
+        required = {
+            name
+            for name, parameter in signature.parameters.items()
+            if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY
+        }
+        if missing := required - {"task_id"} - set(kwargs):
+            raise TypeError(f"missing {', '.join(map(repr, sorted(missing)))}")
+    elif not is_trigger(source) and takes_cursor(source):
+        signature.bind(**kwargs, cursor=None)
+    else:
+        signature.bind(**kwargs)
 
 
 def _without_references(value: Any) -> Any:

@@ -24,14 +24,22 @@ from deferred_expand.operators.checks import (
 )
 from deferred_expand.operators.mapped import map_over_stream
 from deferred_expand.operators.output import StreamReference
-from deferred_expand.sources.importing import source_path
+from deferred_expand.operators.worker_hops import WorkerHops
+from deferred_expand.sources.arguments import can_travel, pack
+from deferred_expand.sources.importing import import_source, source_path
+from deferred_expand.sources.opening import default_retry, is_operator
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.expansion import Expansion, Materialize
-from deferred_expand.triggers.streaming import StreamingExpansionTrigger
+from deferred_expand.triggers.streaming import StreamingExpansionTrigger, is_streaming_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from deferred_expand.airflow_internals.sdk import BaseTrigger
+    from deferred_expand.sources.opening import Source
+    from deferred_expand.triggers.hop import HopTrigger
+    from deferred_expand.walking.retry import RetryPolicy
 
 
 class StreamHandle(list[Any]):
@@ -71,8 +79,11 @@ class DeferredExpandOperator(BaseOperator):
         iterable, that a triggerer can import; or its ``"package.module:name"``. It gives items, or
         :class:`~deferred_expand.Page` objects. If it takes a parameter named ``cursor``, it gets
         the last committed cursor (``None`` at first) and goes on after it. If not, it is walked
-        from the start, and must give the same items in the same order.
-    :param source_kwargs: arguments for the source. (templated)
+        from the start, and must give the same items in the same order. An operator class is
+        walked hop by hop, a trigger class gives an item with each event; a subclass of
+        :class:`~deferred_expand.StreamingExpansionTrigger` is walked as it is.
+    :param source_kwargs: arguments for the source; functions and classes among them must be
+        importable, other than an operator's. (templated)
     :param batch_size: items in a batch at most.
     :param batch_interval: seconds; a batch not yet full is staged when its oldest item is this old.
     :param source_retries: how often a source that raises is opened again from its last cursor,
@@ -80,6 +91,9 @@ class DeferredExpandOperator(BaseOperator):
     :param materialize: who commits batches and makes them task instances: ``"triggerer"``, the
         expander beside the triggerer; ``"callback"``, the stream head on a worker; ``"auto"``, the
         expander where there is one that answers, else the worker.
+    :param retry: what HTTP status 429 and 5xx, broken connections and time-outs may cost before
+        they count as an error of the source; by default a
+        :class:`~deferred_expand.RetryPolicy` for operators, and nothing for functions.
     :raises DefinitionError: the DAG uses it wrongly.
     """
 
@@ -89,12 +103,13 @@ class DeferredExpandOperator(BaseOperator):
     def __init__(
         self,
         *,
-        source: str | Callable[..., Any],
+        source: str | Callable[..., Any] | type[BaseOperator] | type[BaseTrigger],
         source_kwargs: dict[str, Any] | None = None,
         batch_size: int = 100,
         batch_interval: float = 5.0,
         source_retries: int = 2,
         materialize: Materialize = "auto",
+        retry: RetryPolicy | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -104,10 +119,15 @@ class DeferredExpandOperator(BaseOperator):
         self.source_retries = source_retries
         self.materialize = materialize
         self.mapped_task_id: str | None = None
+        self.source_is_importable = True
         try:
             self.source = source_path(source)
         except SourceNotImportable as error:
-            raise SourceNotImportable(f"{self.where}: {error}") from error
+            if not is_operator(source):
+                raise SourceNotImportable(f"{self.where}: {error}") from error
+            self.source, self.source_is_importable = source.__qualname__, False  # type: ignore[union-attr]
+        self.source_object: Source = import_source(self.source) if self.source_is_importable else source
+        self.retry = retry or default_retry(self.source_object)
         check_parameters(self)
         check_source_kwargs(self)
 
@@ -118,6 +138,13 @@ class DeferredExpandOperator(BaseOperator):
         """For messages."""
         dag = self.get_dag()
         return f"DAG {dag.dag_id!r}, task {self.task_id!r}" if dag else f"task {self.task_id!r}"
+
+    @property
+    def hops_on_worker(self) -> bool:
+        """The source is an operator that only the DAG file can make: it, or a function it is given."""
+        return is_operator(self.source_object) and not (
+            self.source_is_importable and can_travel(self.source_kwargs)
+        )
 
     @property
     def output(self) -> StreamReference:
@@ -173,14 +200,24 @@ class DeferredExpandOperator(BaseOperator):
             batch_size=self.batch_size,
             batch_interval=self.batch_interval,
             source_retries=self.source_retries,
-        )
+            retry=self.retry.to_json() if self.retry else None,
+        ).to_json()
+        if is_streaming_trigger(self.source_object):
+            return self.source_object(**source_kwargs, expansion=expansion)  # type: ignore[no-any-return]
         return StreamingExpansionTrigger(
-            source=self.source, source_kwargs=source_kwargs, expansion=expansion.to_json()
+            source=self.source, source_kwargs=pack(source_kwargs), expansion=expansion
         )
 
     def execute(self, context: Any) -> StreamHandle:
         """Open the stream anew; what an earlier run of this task left is gone by now."""
         ref = self.stream_ref(context)
+        if is_operator(self.source_object):
+            where = (
+                "on workers: only the DAG file has the operator, or a function it is given"
+                if self.hops_on_worker
+                else "in the triggerer"
+            )
+            self.log.info("The hops of %s run %s", self.source, where)
         log = CommitLog(stream=uuid4().hex)
         StreamStore(ref).write_log(log)
         existing = count_task_instances(ref.dag_id, ref.run_id, ref.mapped_task_id)
@@ -192,9 +229,29 @@ class DeferredExpandOperator(BaseOperator):
 
         :param until: how many item instances are left of the earlier run.
         """
+        return self._commit(context, BatchEvent.from_json(event), until)
+
+    def after_hop(self, context: Any, event: dict[str, Any], until: int = 0) -> StreamHandle:
+        """The same, where the second half of a hop is a worker's."""
         store = StreamStore(self.stream_ref(context))
         log = store.read_log()
-        plan = plan_commit(log, BatchEvent.from_json(event), context["ti"].try_number) if log else None
+        if log is None:
+            raise StreamError(f"{self.where}: another try of the task has opened the stream anew")
+        return self._take(context, self._hops(context).after(log, event), until)
+
+    def _hops(self, context: Any) -> WorkerHops:
+        store = StreamStore(self.stream_ref(context))
+        return WorkerHops(self, store, self.source_kwargs, context["ti"].try_number)
+
+    def _take(self, context: Any, outcome: HopTrigger | BatchEvent, until: int) -> StreamHandle:
+        if isinstance(outcome, BatchEvent):
+            return self._commit(context, outcome, until)
+        self.defer(trigger=outcome, method_name="after_hop", kwargs={"until": until})
+
+    def _commit(self, context: Any, event: BatchEvent, until: int) -> StreamHandle:
+        store = StreamStore(self.stream_ref(context))
+        log = store.read_log()
+        plan = plan_commit(log, event, context["ti"].try_number) if log else None
         if plan is None:
             raise StreamError(f"{self.where}: another try of the task has opened the stream anew")
         store.write(plan)
@@ -213,6 +270,8 @@ class DeferredExpandOperator(BaseOperator):
             raise SourceFailed(log.failure.message)
         if log.items < until and not log.ended:
             self.log.info("%d of %d items of the earlier run are there again", log.items, until)
+            if self.hops_on_worker:
+                return self._take(context, self._hops(context).go_on(log), until)
             trigger = self.trigger(ref, log.stream, self.source_kwargs, for_head=False)
             self.defer(trigger=trigger, method_name="commit", kwargs={"until": until})
         description = {"stream_of": self.source, "mapped_task": ref.mapped_task_id}

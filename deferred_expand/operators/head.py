@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deferred_expand import settings
 from deferred_expand.airflow_internals.sdk import (
+    AirflowFailException,
     AirflowRescheduleException,
     AirflowSkipException,
     BaseOperator,
@@ -17,6 +18,7 @@ from deferred_expand.airflow_internals.sdk import (
 )
 from deferred_expand.committing.store import StreamRef, StreamStore
 from deferred_expand.exceptions import ItemsRemoved, SourceFailed, StreamError
+from deferred_expand.operators.worker_hops import WorkerHops
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+    from deferred_expand.streams.events import Failure
+    from deferred_expand.triggers.hop import HopTrigger
 
 
 class StreamHeadOperator(BaseOperator):
@@ -55,12 +59,30 @@ class StreamHeadOperator(BaseOperator):
             self.log.info("A new try: the stream goes on after item %d", log.items)
             log = replace(log, failure=None, failed_try=None)
             store.write_log(log)
-        self._go_on(context, store.ref, log)
+        self._go_on(context, store, log)
 
     def commit(self, context: Any, event: dict[str, Any]) -> None:
         """Make the staged batches visible, and let the scheduler create their instances."""
+        self._commit(context, StreamStore(self._stream.stream_ref(context)), BatchEvent.from_json(event))
+
+    def after_hop(self, context: Any, event: dict[str, Any]) -> None:
+        """Resumed by a hop whose second half is a worker's: commit what it gives."""
         store = StreamStore(self._stream.stream_ref(context))
-        batch_event = BatchEvent.from_json(event)
+        log = store.read_log()
+        if log is None:
+            return self.execute(context)
+        self._take(context, store, self._hops(context, store).after(log, event))
+
+    def _hops(self, context: Any, store: StreamStore) -> WorkerHops:
+        return WorkerHops(self._stream, store, self.source_kwargs, context["ti"].try_number)
+
+    def _take(self, context: Any, store: StreamStore, outcome: HopTrigger | BatchEvent) -> None:
+        if isinstance(outcome, BatchEvent):
+            self._commit(context, store, outcome)
+        else:
+            self.defer(trigger=outcome, method_name="after_hop")
+
+    def _commit(self, context: Any, store: StreamStore, batch_event: BatchEvent) -> None:
         log = store.read_log()
         plan = plan_commit(log, batch_event, context["ti"].try_number) if log else None
         if plan is None:
@@ -71,22 +93,33 @@ class StreamHeadOperator(BaseOperator):
         set_map_index_label(context, plan.log.describe())
         if batch_event.counts:
             self._requeue()
-        self._go_on(context, store.ref, plan.log)
+        self._go_on(context, store, plan.log)
 
-    def _go_on(self, context: Any, ref: StreamRef, log: CommitLog) -> None:
+    def _go_on(self, context: Any, store: StreamStore, log: CommitLog) -> None:
+        ref = store.ref
         set_map_index_label(context, log.describe())
         if not log.ended and log.failure is None:
+            if self._stream.hops_on_worker:
+                return self._take(context, store, self._hops(context, store).go_on(log))
             trigger = self._stream.trigger(ref, log.stream, self.source_kwargs, for_head=True)
             self.defer(trigger=trigger, method_name="commit")
         self._require_all_instances(ref, log)
         if log.failure is not None:
-            self.log.error("The source failed:\n%s", log.failure.traceback)
-            raise SourceFailed(
-                f"{log.failure.message}. {log.items} item(s) are committed and run; clear the "
-                f"instance of {ref.mapped_task_id!r} with map index 0 to go on after them"
-            )
+            self._end_as(log.failure, log.items)
         if not log.items:
             raise AirflowSkipException("The source gave no items")
+
+    def _end_as(self, failure: Failure, items: int) -> None:
+        if failure.outcome == "skip":
+            raise AirflowSkipException(failure.message)
+        self.log.error("The source failed:\n%s", failure.traceback)
+        message = (
+            f"{failure.message}. {items} item(s) are committed and run; clear the instance with "
+            "map index 0 to go on after them"
+        )
+        if failure.outcome == "fail":
+            raise AirflowFailException(message)
+        raise SourceFailed(message)
 
     def _require_all_instances(self, ref: StreamRef, log: CommitLog) -> None:
         """

@@ -59,7 +59,12 @@ class CommitLog:
         )
 
     def to_json(self) -> dict[str, JSON]:
-        return {"version": VERSION, **asdict(self), "tail": [list(entry) for entry in self.tail]}
+        return {
+            "version": VERSION,
+            **asdict(self),
+            "position": self.position.to_json(),
+            "tail": [list(entry) for entry in self.tail],
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> CommitLog:

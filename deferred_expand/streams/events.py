@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from deferred_expand.streams.page import JSON, START, Position
+
+Outcome = Literal["retry", "fail", "skip"]
 
 VERSION = 1
 _MAX_TRACEBACK = 20_000  # characters; an event lands in the metadata database
@@ -23,15 +25,26 @@ def check_version(data: dict[str, Any], what: str) -> None:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a source could not go on."""
+    """
+    Why a source could not go on.
+
+    :param outcome: what becomes of the stream head: ``"retry"``, an ordinary failure; ``"fail"``,
+        one that is not tried again; ``"skip"``.
+    """
 
     message: str
     traceback: str
+    outcome: Outcome = "retry"
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
+        """An error of this package may say the outcome in an attribute of that name."""
         lines = traceback.format_exception(type(error), error, error.__traceback__)
-        return cls(message=str(error), traceback="".join(lines)[-_MAX_TRACEBACK:])
+        return cls(
+            message=str(error),
+            traceback="".join(lines)[-_MAX_TRACEBACK:],
+            outcome=getattr(error, "outcome", "retry"),
+        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,12 @@ class BatchEvent:
         return f"{len(self.counts)} batch(es) with {sum(self.counts)} item(s), {over}"
 
     def to_json(self) -> dict[str, JSON]:
-        return {"version": VERSION, **asdict(self), "counts": list(self.counts)}
+        return {
+            "version": VERSION,
+            **asdict(self),
+            "counts": list(self.counts),
+            "position": self.position.to_json(),
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> BatchEvent:

@@ -60,11 +60,12 @@ class Position:
         return Position(self.cursor, self.skip + count)
 
     def to_json(self) -> dict[str, JSON]:
-        return {"cursor": self.cursor, "skip": self.skip}
+        """The cursor as text: in an XCom, Airflow would take keys like ``__type`` for its own."""
+        return {"cursor": json.dumps(self.cursor), "skip": self.skip}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Position:
-        return cls(cursor=data["cursor"], skip=data["skip"])
+        return cls(cursor=json.loads(data["cursor"]), skip=data["skip"])
 
 
 START = Position()

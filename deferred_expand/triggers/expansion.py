@@ -19,6 +19,7 @@ class Expansion:
     :param stream: which opening of the stream; where it goes on stands in its commit log.
     :param for_head: the mapped task's stream head waits for the batches; otherwise the unmapped
         task itself does, as it must when it runs again.
+    :param retry: JSON of a :class:`~deferred_expand.RetryPolicy`.
     """
 
     ref: StreamRef
@@ -28,6 +29,7 @@ class Expansion:
     batch_size: int
     batch_interval: float
     source_retries: int
+    retry: dict[str, Any] | None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

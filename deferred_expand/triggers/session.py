@@ -22,15 +22,16 @@ from deferred_expand.airflow_internals.sdk import (
 from deferred_expand.committing.board import CommitBoard, installed_board
 from deferred_expand.committing.stager import XComStager
 from deferred_expand.committing.store import StreamStore
-from deferred_expand.sources.function import takes_cursor, walk_function
+from deferred_expand.sources.opening import with_own_outcomes
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.handover import PATIENCE, ExpanderHandover, Overtaken
 from deferred_expand.walking.registry import WalkRegistry
+from deferred_expand.walking.retry import RetryPolicy
 from deferred_expand.walking.threads import Threads
 from deferred_expand.walking.walk import Walk, WalkPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from deferred_expand.streams.commit_log import CommitLog
     from deferred_expand.streams.events import Checkpoint
@@ -59,16 +60,16 @@ async def call_in_thread(call: Callable[P, R], /, *args: P.args, **kwargs: P.kwa
 
 class StreamSession:
     """
-    :param source: the source function.
-    :param source_kwargs: its arguments, rendered.
+    :param stream: opens the source after a cursor.
+    :param resumable: it can be entered in the middle; otherwise it is walked from the start again.
     """
 
     def __init__(
-        self, expansion: Expansion, source: Callable[..., Any], source_kwargs: Mapping[str, Any]
+        self, expansion: Expansion, stream: Callable[[JSON], AsyncIterator[Any]], *, resumable: bool
     ) -> None:
         self._expansion = expansion
-        self._source = source
-        self._source_kwargs = source_kwargs
+        self._stream = stream
+        self._resumable = resumable
         self._store = StreamStore(expansion.ref)
 
     async def walk_inline(self) -> BatchEvent:
@@ -76,12 +77,12 @@ class StreamSession:
         committed = await self._read_log()
         if committed is None:
             return BatchEvent.empty(self._expansion.stream)
-        walk, close = self._open_walk(committed.checkpoint, float("inf"), float("inf"))
+        walk = self._open_walk(committed.checkpoint, float("inf"), float("inf"))
         walk.start()
         try:
             return await walk.all_batches()
         finally:
-            await close()
+            await walk.close()
 
     async def walk_on(self, try_number: int) -> BatchEvent | TriggerEvent:
         """
@@ -171,15 +172,10 @@ class StreamSession:
         state = await call_in_thread(task_instance_state, ref.dag_id, ref.run_id, *waits)
         return state in _WANTED_STATES
 
-    def _open_walk(
-        self, checkpoint: Checkpoint, walk_ahead: float, walk_ahead_bytes: float
-    ) -> tuple[Walk, Callable[[], Awaitable[None]]]:
-        source_thread = Threads("source")
-
+    def _open_walk(self, checkpoint: Checkpoint, walk_ahead: float, walk_ahead_bytes: float) -> Walk:
         async def open_source(cursor: JSON) -> AsyncGenerator[Any, None]:
             await ensure_sync_calls_work_here()
-            walked = walk_function(self._source, self._source_kwargs, cursor, source_thread)
-            async with aclosing(walked) as items:
+            async with aclosing(with_own_outcomes(self._stream(cursor))) as items:
                 async for item in items:
                     yield item
 
@@ -188,16 +184,11 @@ class StreamSession:
             batch_size=self._expansion.batch_size,
             batch_interval=self._expansion.batch_interval,
             source_retries=self._expansion.source_retries,
-            resumable=takes_cursor(self._source),
+            resumable=self._resumable,
             walk_ahead=walk_ahead,
             walk_ahead_bytes=walk_ahead_bytes,
             max_batch_bytes=max_batch_bytes,
+            retry=RetryPolicy(**self._expansion.retry) if self._expansion.retry else None,
         )
         stager = XComStager(self._store, _threads, max_batch_bytes)
-        walk = Walk(open_source, stager, policy, checkpoint)
-
-        async def close() -> None:
-            await walk.close()
-            source_thread.close()
-
-        return walk, close
+        return Walk(open_source, stager, policy, checkpoint)

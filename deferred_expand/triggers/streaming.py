@@ -2,52 +2,113 @@
 
 from __future__ import annotations
 
+import inspect
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.sdk import BaseTrigger, TriggerEvent
+from deferred_expand.sources.arguments import unpack
 from deferred_expand.sources.importing import import_source
+from deferred_expand.sources.opening import is_resumable, open_source
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.session import StreamSession, call_in_thread
+from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from deferred_expand.streams.page import JSON
+
+
+def is_streaming_trigger(source: Any) -> bool:
+    """Whether a source is a trigger that streams by itself."""
+    return isinstance(source, type) and issubclass(source, StreamingExpansionTrigger)
+
 
 class StreamingExpansionTrigger(BaseTrigger):
     """
-    Walks a source and yields one event when batches of its items are staged.
+    Walks a source, and hands batches of its items over to be committed.
 
-    The event holds references and counts only; it goes through the metadata database. Airflow ends
-    a trigger after its first event, so the walk itself lives on in the triggerer, and the stream's
-    next trigger joins it.
+    As it is, it walks the ``source`` of a :class:`~deferred_expand.DeferredExpandOperator`. Authors
+    of provider operators subclass it and override one method::
+
+        class ListObjectsTrigger(StreamingExpansionTrigger):
+            def __init__(self, *, bucket, prefix="", expansion=None):
+                super().__init__(expansion=expansion)
+                self.bucket = bucket
+                self.prefix = prefix
+
+            async def stream(self, cursor):
+                while True:
+                    keys, cursor = await self.list(after=cursor)
+                    yield Page(keys, cursor=cursor)
+                    if cursor is None:
+                        return
+
+    and give the class, with its arguments, to ``DeferredExpandOperator`` as ``source`` and
+    ``source_kwargs``. Each argument is kept in an attribute of the same name, from where it is
+    serialized.
 
     :param source: ``"package.module:name"`` of the source.
-    :param source_kwargs: its arguments, rendered.
-    :param expansion: JSON of an :class:`Expansion`.
+    :param source_kwargs: its arguments, rendered and packed.
+    :param expansion: JSON of an :class:`Expansion`; whose stream this is.
     """
 
-    def __init__(self, *, source: str, source_kwargs: dict[str, Any], expansion: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        *,
+        source: str | None = None,
+        source_kwargs: dict[str, Any] | None = None,
+        expansion: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.source = source
         self.source_kwargs = source_kwargs
         self.expansion = expansion
+        self._source: Any = None
+
+    async def stream(self, cursor: JSON) -> AsyncIterator[Any]:
+        """
+        Give the items that follow the cursor (``None``: all), or pages of them.
+
+        An async generator. It is closed when nobody wants the stream any more, and called again
+        with the last committed cursor when it raises or the triggerer dies.
+        """
+        expansion = Expansion.from_json(self.expansion or {})
+        try_number = self.task_instance.try_number if self.task_instance else 1
+        thread = Threads("source")
+        try:
+            opened = open_source(
+                self._source,
+                await thread.run(unpack, self.source_kwargs or {}),
+                cursor,
+                thread,
+                ref=expansion.ref,
+                try_number=try_number,
+                outer=self,
+            )
+            async with aclosing(opened) as items:
+                async for item in items:
+                    yield item
+        finally:
+            thread.close()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """:return: the class path, and the arguments, which Airflow encrypts (airflow/models/trigger.py)."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "source": self.source,
-                "source_kwargs": self.source_kwargs,
-                "expansion": self.expansion,
-            },
-        )
+        names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
+        path = f"{type(self).__module__}.{type(self).__qualname__}"
+        return path, {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        expansion = Expansion.from_json(self.expansion)
-        function = await call_in_thread(import_source, self.source)  # may take a while, and run any code
-        session = StreamSession(expansion, function, self.source_kwargs)
+        """What Airflow's triggerer calls."""
+        expansion = Expansion.from_json(self.expansion or {})
+        resumable = True
+        if self.source is not None:
+            # In a thread: it may take a while, and run any code.
+            self._source = await call_in_thread(import_source, self.source)
+            resumable = is_resumable(self._source)
+        session = StreamSession(expansion, self.stream, resumable=resumable)
         if self.task_instance is None:
             event: BatchEvent | TriggerEvent = await session.walk_inline()
         else:

@@ -23,7 +23,6 @@ WATCH_INTERVAL = 2.0  # seconds
 class _Entry:
     walk: Walk
     generation: int
-    close: Callable[[], Awaitable[None]]
     wanted: Callable[[], Awaitable[bool]]
     triggers: int = 0
     watch: asyncio.Task[None] | None = None
@@ -53,7 +52,7 @@ class WalkRegistry:
         key: Hashable,
         generation: int,
         checkpoint: Checkpoint,
-        open_walk: Callable[[], tuple[Walk, Callable[[], Awaitable[None]]]],
+        open_walk: Callable[[], Walk],
         wanted: Callable[[], Awaitable[bool]],
         idle_timeout: float,
     ) -> AsyncIterator[Walk]:
@@ -61,7 +60,7 @@ class WalkRegistry:
         Join the stream's walk, or open one.
 
         :param generation: the try of whoever waits; a new one does not take over a failed walk.
-        :param open_walk: a walk from the checkpoint that is not started yet, and what closes it.
+        :param open_walk: a walk from the checkpoint that is not started yet.
         :param wanted: whether anyone still waits for the stream.
         """
         entry = self._entries.get(key)
@@ -71,9 +70,8 @@ class WalkRegistry:
                 await self._close(key, entry)
                 entry = None
         if entry is None:
-            walk, close = open_walk()
-            entry = self._entries[key] = _Entry(walk, generation, close, wanted)
-            walk.start()
+            entry = self._entries[key] = _Entry(open_walk(), generation, wanted)
+            entry.walk.start()
         entry.generation, entry.wanted = generation, wanted
         entry.triggers += 1
         if entry.watch is not None:
@@ -100,4 +98,4 @@ class WalkRegistry:
     async def _close(self, key: Hashable, entry: _Entry) -> None:
         if self._entries.get(key) is entry:
             del self._entries[key]
-        await entry.close()
+        await entry.walk.close()

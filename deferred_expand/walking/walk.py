@@ -15,6 +15,7 @@ from deferred_expand.exceptions import DeferredExpandError, ItemError, SourceFai
 from deferred_expand.streams.buffer import PageBuffer
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
 from deferred_expand.streams.page import JSON, Page, Position, check_cursor
+from deferred_expand.walking.retry import Reopenings, RetryPolicy
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class WalkPolicy:
     :param batch_size: items in a batch at most.
     :param batch_interval: seconds; a batch not yet full is staged when its oldest item is this old.
     :param source_retries: how often the walk opens a broken source again.
+    :param retry: what a hiccup may cost before that; ``None``: it counts as any other error.
     :param walk_ahead: staged items, not yet committed, at which the walk pauses.
     :param walk_ahead_bytes: the same for their size.
     :param max_batch_bytes: size of a batch at most; keeps what is in memory small when items are large.
@@ -41,6 +43,7 @@ class WalkPolicy:
     walk_ahead: float
     walk_ahead_bytes: float
     max_batch_bytes: int
+    retry: RetryPolicy | None = None
 
 
 @dataclass(frozen=True)
@@ -179,21 +182,19 @@ class Walk:
     # -- pulling ----------------------------------------------------------------------------------
 
     async def _pull(self) -> None:
-        retries = 0
+        reopenings = Reopenings(self._policy.source_retries, self._policy.retry)
         while True:
             try:
                 return await self._pull_once(self._buffer.reopen())
             except DeferredExpandError:
                 raise  # opening it again would change nothing
             except Exception as error:
-                if retries == self._policy.source_retries:
+                delay = reopenings.delay(error, self._buffer.end)
+                if delay is None:
                     raise SourceFailed(f"the source raised {error!r}") from error
-                retries += 1
-                delay = min(2.0 ** (retries - 1), 30.0)
                 log.warning(
-                    "the source raised %r; it is opened again from its last cursor in %g s (%d of %d)",
-                    error, delay, retries, self._policy.source_retries,
-                    exc_info=True,
+                    "the source raised %r; it is opened again from its last cursor in %g s",
+                    error, delay, exc_info=True,
                 )  # fmt: skip
                 await asyncio.sleep(delay)
 

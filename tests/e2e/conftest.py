@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +89,29 @@ def airflow(request: pytest.FixtureRequest) -> Iterator[LocalAirflow]:
             print(f"{running.outputs()}\nkept for a look: {running.home}")
 
 
+def make_connections(airflow: LocalAirflow, api: PagedApi) -> None:
+    database = airflow.home / "numbers.db"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("create table numbers (number integer, name text)")
+        connection.executemany("insert into numbers values (?, ?)", [(n, f"no. {n}") for n in range(7)])
+    host, port = api.host.split(":")
+    connections: dict[str, dict[str, Any]] = {
+        "paged_api": {"conn_type": "http", "host": host, "port": int(port)},
+        "shop": {"conn_type": "http", "host": host, "port": int(port)},
+        "msgraph": {
+            "conn_type": "msgraph",
+            "host": api.host,
+            "schema": "http",
+            "login": "client",
+            "password": "secret",
+            "extra": json.dumps({"tenant_id": "tenant"}),
+        },
+        "numbers": {"conn_type": "sqlite", "host": str(database)},
+    }
+    for connection_id, fields in connections.items():
+        airflow.api("POST", "/connections", json={"connection_id": connection_id, **fields})
+
+
 @pytest.fixture(scope="session")
 def notes(airflow: LocalAirflow, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where callbacks leave their traces, a file for each DAG."""
@@ -111,9 +136,22 @@ def runs(airflow: LocalAirflow, api: PagedApi, notes: Path) -> dict[str, Run]:
         "bad_item": {"notes": str(notes / "bad_item")},
         "blocking": {},
         "too_long": {},
+        "http_links": {},
+        "http_tokens": {},
+        "http_lambda": {},
+        "transfer": {},
+        "trigger_source": {},
+        "skips": {},
+        "example_http_pages": {},
+        "example_msgraph_users": {},
+        "example_list_bucket": {"bucket": api.url("bucket/objects")},
         "example_stream_pages": {"url": api.url("example_stream_pages")},
         "example_stream_files": {"folder": str(ROOT / "example_dags"), "pattern": "*.py"},
     }
+    make_connections(airflow, api)
+    api.fail("http_links", cursor=1, times=2, how="429")
+    api.fail("http_links", cursor=3, times=1, how="broken")
+    api.fail("users", cursor=1, times=1, how="503")
     started = {}
     for dag_id, conf in confs.items():
         airflow.wait_for_dag(dag_id)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import BaseOperator
-from airflow.triggers.base import StartTriggerArgs
+from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
 
 class EchoOperator(BaseOperator):
@@ -51,3 +51,18 @@ class StartsFromTriggerOperator(DeferringEchoOperator):
         next_method="resume",
     )
     start_from_trigger = True
+
+
+class CountingTrigger(BaseTrigger):
+    """An ordinary trigger that sends one event after the other."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = count
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return "tests.e2e.operators.CountingTrigger", {"count": self.count}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        for number in range(self.count):
+            yield TriggerEvent(number)

@@ -77,3 +77,19 @@ async def gated(gates: str, cursor: int | None = None) -> AsyncIterator[Page]:
         number += 1
         (folder / "asked").open("a").write(f"{number - 1}\n")
         yield Page(items=list(range(given, given + count)), cursor=number)
+
+
+def next_by_token(response: Any) -> dict[str, Any] | None:
+    """For ``HttpOperator``: the answer names the next page."""
+    following = response.json()["next"]
+    return None if following is None else {"data": {"cursor": following}}
+
+
+def next_by_link(response: Any) -> dict[str, Any] | None:
+    """For ``HttpOperator``: the ``Link`` header names the next page."""
+    link = response.links.get("next")
+    return None if link is None else {"endpoint": link["url"].split("/", 3)[3], "data": {}}
+
+
+def numbers_of(responses: list[Any]) -> list[int]:
+    return [number for response in responses for number in response.json()["items"]]

@@ -35,7 +35,14 @@ FORMS: dict[str, Any] = {
         failed_try=2,
     ),
     "expansion": Expansion(
-        REF, "s", for_head=True, materialize="auto", batch_size=100, batch_interval=5.0, source_retries=2
+        REF,
+        "s",
+        for_head=True,
+        materialize="auto",
+        batch_size=100,
+        batch_interval=5.0,
+        source_retries=2,
+        retry={"attempts": 5},
     ),
 }
 

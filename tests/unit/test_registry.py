@@ -30,7 +30,7 @@ class Streams:
             source = PagedNumbers(**self._source)
             self.sources.append(source)
             walk = make_walk(source, MemoryStager(), checkpoint)
-            return walk, walk.close
+            return walk
 
         async def wanted() -> bool:
             return self.is_wanted

@@ -1,0 +1,90 @@
+"""
+A chain whose sync halves run on workers, because only the DAG file has what they need.
+
+Shared by the stream head and, when a stream is run again, by the unmapped task.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from deferred_expand import settings
+from deferred_expand.committing.codec import encode_batches
+from deferred_expand.sources.chain import Hop, OperatorChain, Step
+from deferred_expand.sources.hops import OVER
+from deferred_expand.streams.commit_log import batch_name
+from deferred_expand.streams.events import BatchEvent, Failure
+from deferred_expand.streams.page import Position
+from deferred_expand.triggers.hop import HopTrigger
+
+if TYPE_CHECKING:
+    from deferred_expand.committing.store import StreamStore
+    from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+    from deferred_expand.streams.commit_log import CommitLog
+
+
+class WorkerHops:
+    """:param source_kwargs: the operator's arguments, rendered."""
+
+    def __init__(
+        self,
+        stream: DeferredExpandOperator,
+        store: StreamStore,
+        source_kwargs: dict[str, Any],
+        try_number: int,
+    ) -> None:
+        self._stream = stream
+        self._store = store
+        self._chain = OperatorChain(stream.source_object, source_kwargs, store.ref, try_number)
+
+    def go_on(self, log: CommitLog) -> HopTrigger | BatchEvent:
+        """What to wait for after the last commit; or, in the beginning, what there is to commit."""
+        cursor = log.position.cursor
+        if isinstance(cursor, dict):
+            return self._trigger(cursor)
+        return self._take(log, self._chain.begin())
+
+    def after(self, log: CommitLog, event: dict[str, Any]) -> HopTrigger | BatchEvent:
+        """
+        The second half of a hop.
+
+        :param event: of a :class:`HopTrigger`.
+        """
+        if "over" in event:
+            return self._take(log, Step(event["over"], None))
+        if "failed" in event:
+            self._chain.fail(*event["failed"])
+        return self._take(log, self._chain.resume(Hop.from_cursor(event["hop"]), event["event"]))
+
+    def _trigger(self, cursor: Any) -> HopTrigger:
+        retry = self._stream.retry
+        operator = self._stream.source if self._stream.source_is_importable else None
+        return HopTrigger(hop=cursor, operator=operator, retry=retry.to_json() if retry else None)
+
+    def _take(self, log: CommitLog, step: Step) -> HopTrigger | BatchEvent:
+        """Stage a step's items; without any, and with more hops to come, wait for the next one."""
+        cursor = OVER if step.next is None else step.next.to_cursor()
+        items = step.items[log.position.skip :]
+        if not items and step.next is not None:
+            return self._trigger(cursor)
+        writer, error = uuid4().hex[:12], None
+        counts: list[int] = []
+        size, largest = self._stream.batch_size, settings.max_batch_bytes()
+        for first in range(0, len(items), size):
+            encoded = encode_batches(items[first : first + size], log.items + first + 1, largest)
+            for batch in encoded.batches:
+                self._store.write_batch(batch_name(log.batches + len(counts), writer), batch)
+                counts.append(len(batch))
+            if encoded.error is not None:
+                error = encoded.error
+                break
+        return BatchEvent(
+            stream=log.stream,
+            writer=writer,
+            first=log.batches,
+            counts=tuple(counts),
+            position=Position(cursor) if error is None else log.position.after(sum(counts)),
+            ended=step.next is None and error is None,
+            failure=Failure.of(error) if error is not None else None,
+        )

@@ -1,0 +1,45 @@
+"""A source's arguments on their way to the triggerer: data as it is, functions and classes by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deferred_expand.exceptions import SourceNotImportable
+from deferred_expand.sources.importing import import_source, source_path
+
+_BY_NAME = "deferred_expand.import"
+
+
+def pack(value: Any) -> Any:
+    """
+    Replace functions and classes, also within dicts and lists, by their importable names.
+
+    :raises SourceNotImportable: one of them only exists in the DAG file.
+    """
+    if isinstance(value, dict):
+        return {key: pack(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(pack(inner) for inner in value)
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+        return {_BY_NAME: source_path(value)}
+    return value
+
+
+def unpack(value: Any) -> Any:
+    """What :func:`pack` made, with the functions and classes imported."""
+    if isinstance(value, dict):
+        if set(value) == {_BY_NAME}:
+            return import_source(value[_BY_NAME])
+        return {key: unpack(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(unpack(inner) for inner in value)
+    return value
+
+
+def can_travel(value: Any) -> bool:
+    """Whether all functions and classes in a value can be imported in the triggerer."""
+    try:
+        pack(value)
+    except SourceNotImportable:
+        return False
+    return True

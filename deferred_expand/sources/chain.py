@@ -1,0 +1,220 @@
+"""A deferrable operator as a source: its chain of hops, each from a deferral to the next."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from deferred_expand.airflow_internals.sdk import (
+    DEFERRAL_FAILED,
+    BaseOperator,
+    BaseTrigger,
+    TaskDeferred,
+    XCom,
+    decrypt,
+    encrypt,
+    import_string,
+    serde_deserialize,
+    serde_serialize,
+)
+from deferred_expand.exceptions import CursorNotSerializable
+from deferred_expand.sources.adapters import adapter_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from deferred_expand.committing.store import StreamRef
+    from deferred_expand.streams.page import JSON
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Hop:
+    """
+    What a chain does next: walk the trigger to its event, call the method with it.
+
+    As a cursor it is all that is needed to go on in another process.
+
+    :param xcoms: what the operator has pushed for itself, by key.
+    """
+
+    trigger: tuple[str, dict[str, Any]]
+    method: str
+    kwargs: dict[str, Any]
+    timeout: float | None = None
+    xcoms: dict[str, Any] = field(default_factory=dict)
+
+    def to_cursor(self) -> JSON:
+        """Encrypted like a trigger's arguments in Airflow: there may be credentials in it."""
+        path, arguments = self.trigger
+        try:
+            state = {
+                "trigger": [path, serde_serialize(arguments)],
+                "method": self.method,
+                "kwargs": serde_serialize(self.kwargs),
+                "timeout": self.timeout,
+                "xcoms": serde_serialize(self.xcoms),
+            }
+            return {"version": VERSION, "hop": encrypt(json.dumps(state))}
+        except TypeError as error:
+            raise CursorNotSerializable(
+                f"the chain cannot be kept between two hops: {error}. What {path} or "
+                f"{self.method}() is given must be serializable; register_source_adapter() can "
+                "take out what the next hop does not need"
+            ) from error
+
+    @classmethod
+    def from_cursor(cls, cursor: dict[str, Any]) -> Hop:
+        if cursor.get("version") != VERSION:
+            raise ValueError(f"this release cannot go on with a chain of version {cursor.get('version')}")
+        state = json.loads(decrypt(cursor["hop"]))
+        path, arguments = state["trigger"]
+        read: Callable[[Any], Any] = serde_deserialize
+        return cls(
+            trigger=(path, read(arguments)),
+            method=state["method"],
+            kwargs=read(state["kwargs"]),
+            timeout=state["timeout"],
+            xcoms=read(state["xcoms"]),
+        )
+
+    def make_trigger(self) -> BaseTrigger:
+        path, arguments = self.trigger
+        trigger: BaseTrigger = import_string(path)(**arguments)
+        return trigger
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    What an operator's method did.
+
+    :param next: ``None``: it returned, and the chain is over.
+    """
+
+    items: list[Any]
+    next: Hop | None
+
+
+class ChainTaskInstance:
+    """
+    The task instance that an operator within a chain sees.
+
+    What it pushes stays here, and is what the hop gives; its own XComs are those that it has kept,
+    other tasks' are read as usual.
+    """
+
+    def __init__(self, ref: StreamRef, task: BaseOperator, try_number: int, kept: dict[str, Any]) -> None:
+        self.dag_id: str = ref.dag_id
+        self.run_id: str = ref.run_id
+        self.task_id: str = task.task_id
+        self.map_index = -1
+        self.try_number = try_number
+        self.task = task
+        self.kept = kept
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any, **_: Any) -> None:
+        self.pushed[key] = value
+
+    def xcom_pull(
+        self,
+        task_ids: Any = None,
+        dag_id: str | None = None,
+        key: str = "return_value",
+        default: Any = None,
+        map_indexes: Any = None,
+        **_: Any,
+    ) -> Any:
+        if task_ids in (None, self.task_id, [self.task_id]):
+            return self.kept.get(key, default)
+        one = [task_ids] if isinstance(task_ids, str) else list(task_ids)
+        index = map_indexes if isinstance(map_indexes, int) else -1
+        values = [
+            XCom.get_one(
+                key=key, task_id=task_id, dag_id=dag_id or self.dag_id, run_id=self.run_id, map_index=index
+            )
+            for task_id in one
+        ]
+        values = [default if value is None else value for value in values]
+        return values[0] if isinstance(task_ids, str) else values
+
+
+class OperatorChain:
+    """
+    The sync halves of an operator's hops, each on an instance of its own, as on workers. They block.
+
+    :param kwargs: the operator's arguments, rendered; ``task_id`` is the stream's where it is not
+        given, ``deferrable`` is true where the operator can be asked for it.
+    """
+
+    def __init__(
+        self, operator: type[BaseOperator], kwargs: Mapping[str, Any], ref: StreamRef, try_number: int
+    ) -> None:
+        self.adapter = adapter_for(operator)
+        self._class = operator
+        self._arguments = {"task_id": ref.task_id, **kwargs}
+        if "deferrable" in operator_parameters(operator):
+            self._arguments.setdefault("deferrable", True)
+        self._ref = ref
+        self._try_number = try_number
+
+    def begin(self) -> Step:
+        """The first half of the first hop: ``execute``."""
+        operator, context = self._make({})
+        return self._run(operator, context, lambda: operator.execute(context))
+
+    def resume(self, hop: Hop, event: Any) -> Step:
+        """The second half of a hop, to the next deferral or to the end."""
+        operator, context = self._make(hop.xcoms)
+        arguments = {**hop.kwargs, "event": event}
+        return self._run(operator, context, lambda: operator.resume_execution(hop.method, arguments, context))
+
+    def fail(self, reason: str, traceback: list[str] | None) -> NoReturn:
+        """Tell the operator that its trigger failed, as Airflow does; raises what it raises."""
+        operator, context = self._make({})
+        operator.resume_execution(DEFERRAL_FAILED, {"error": reason, "traceback": traceback}, context)
+        raise RuntimeError(f"the operator has taken no notice of its trigger's failure: {reason}")
+
+    def _make(self, kept: dict[str, Any]) -> tuple[BaseOperator, Any]:
+        operator = self._class(**self._arguments)
+        self.adapter.prepare(operator)
+        ti = ChainTaskInstance(self._ref, operator, self._try_number, kept)
+        context: Any = {
+            "ti": ti,
+            "task_instance": ti,
+            "task": operator,
+            "run_id": self._ref.run_id,
+            "params": {},
+        }
+        return operator, context
+
+    def _run(self, operator: BaseOperator, context: Any, call: Callable[[], Any]) -> Step:
+        pushed = context["ti"].pushed
+        try:
+            result = call()
+        except TaskDeferred as deferred:
+            items = self.adapter.of_deferral(operator, context, deferred, pushed)
+            kept = {key: pushed[key] for key in self.adapter.kept_xcoms if key in pushed}
+            return Step(items, _hop(deferred, {**context["ti"].kept, **kept}))
+        return Step(self.adapter.of_result(operator, context, result, pushed), None)
+
+
+def _hop(deferred: TaskDeferred, xcoms: dict[str, Any]) -> Hop:
+    timeout = deferred.timeout
+    return Hop(
+        trigger=deferred.trigger.serialize(),
+        method=deferred.method_name,
+        kwargs=dict(deferred.kwargs or {}),
+        timeout=timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout,
+        xcoms=xcoms,
+    )
+
+
+def operator_parameters(operator: type[BaseOperator]) -> set[str]:
+    """Names of what the operator's class, and the classes it derives from, can be given."""
+    own = operator.__mro__[: operator.__mro__.index(BaseOperator)]
+    return {name for cls in own for name in inspect.signature(cls).parameters}

@@ -1,0 +1,174 @@
+"""Walking an operator's chain in the triggerer, hop by hop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from contextlib import aclosing, suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from deferred_expand.airflow_internals.sdk import (
+    TRIGGER_FAILURE,
+    TRIGGER_TIMEOUT,
+    AirflowRescheduleException,
+    BaseTaskEndEvent,
+    TriggerEvent,
+)
+from deferred_expand.exceptions import SourceError, SourceFailed, SourceSkipped
+from deferred_expand.sources.adapters import items_of
+from deferred_expand.sources.chain import Hop, Step
+from deferred_expand.streams.page import JSON, Page
+from deferred_expand.walking.retry import is_transient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from deferred_expand.airflow_internals.sdk import BaseTrigger
+    from deferred_expand.sources.chain import OperatorChain
+    from deferred_expand.walking.threads import Threads
+
+log = logging.getLogger(__name__)
+
+OVER: JSON = {"version": 1, "over": True}
+"""The cursor after the last hop: nothing is to be asked again."""
+
+
+class ChainOver(Exception):
+    """A trigger has ended the task by itself, with success."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+
+class HopTimedOut(Exception):
+    """A hop's trigger sent no event within the time-out of its deferral."""
+
+
+async def walk_chain(
+    chain: OperatorChain, cursor: JSON, thread: Threads, outer: BaseTrigger | None
+) -> AsyncGenerator[Page, None]:
+    """
+    Give each hop's items as a page, with what the chain does next as its cursor.
+
+    A loop over hops that keeps nothing but the last one, however many there are.
+
+    :param thread: for the sync halves.
+    :param outer: whose identity the chain's triggers take on.
+    """
+    if cursor == OVER:
+        return
+    hop = Hop.from_cursor(cursor) if isinstance(cursor, dict) else None
+    while True:
+        step = await _step(chain, hop, thread, outer)
+        if step.next is None:
+            yield Page(step.items, cursor=OVER)
+            return
+        hop = step.next
+        yield Page(step.items, cursor=hop.to_cursor())
+
+
+async def _step(chain: OperatorChain, hop: Hop | None, thread: Threads, outer: BaseTrigger | None) -> Step:
+    while True:
+        try:
+            if hop is None:
+                return await thread.run(chain.begin)
+            event = await hop_event(chain, hop, thread, outer)
+            return await thread.run(chain.resume, hop, event)
+        except ChainOver as over:
+            return Step(over.items, None)
+        except AirflowRescheduleException as reschedule:
+            pause = (reschedule.reschedule_date - datetime.now(tz=timezone.utc)).total_seconds()
+            log.info("The operator asks to come back in %.0f s", pause)
+            await asyncio.sleep(max(0.0, pause))
+
+
+async def hop_event(chain: OperatorChain, hop: Hop, thread: Threads, outer: BaseTrigger | None) -> Any:
+    """
+    The payload of the event that ends a hop.
+
+    :raises Exception: what the operator makes of a trigger that fails or times out; a transient
+        error of the trigger as it is, for the walk to ask again.
+    """
+    trigger = hop.make_trigger()
+    chain.adapter.prepare_trigger(trigger)
+    try:
+        event = await first_event(trigger, hop.timeout, outer)
+    except HopTimedOut:
+        await thread.run(chain.fail, TRIGGER_TIMEOUT, None)
+    except (ChainOver, SourceError):
+        raise
+    except Exception as error:
+        if is_transient(error):
+            raise
+        lines = await thread.run(traceback.format_exception, error)  # reads source files
+        await thread.run(chain.fail, TRIGGER_FAILURE, lines)
+    else:
+        failure = chain.adapter.failure_of(trigger, event.payload)
+        if failure is not None and is_transient(failure):
+            raise failure
+        return event.payload
+
+
+async def first_event(trigger: BaseTrigger, timeout: float | None, outer: BaseTrigger | None) -> TriggerEvent:
+    """
+    Run a trigger until it sends an event, as the triggerer does (airflow/jobs/triggerer_job_runner.py).
+
+    :raises HopTimedOut: none came within ``timeout`` seconds.
+    """
+    if outer is not None:
+        trigger.trigger_id = outer.trigger_id
+        with suppress(Exception):  # of no use to most triggers, and not settable on some
+            trigger.task_instance = outer.task_instance
+    task = asyncio.create_task(_first(trigger))
+    try:
+        done, _ = await asyncio.wait({task}, timeout=timeout)
+        if not done:
+            raise HopTimedOut
+        event = task.result()
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task
+        await trigger.cleanup()
+    if isinstance(event, BaseTaskEndEvent):
+        _end(event)
+    return event
+
+
+async def _first(trigger: BaseTrigger) -> TriggerEvent:
+    events = trigger.run()
+    try:
+        async for event in events:
+            return event
+    finally:
+        if hasattr(events, "aclose"):
+            await events.aclose()
+    raise RuntimeError("Trigger exited without sending an event")
+
+
+def _end(event: BaseTaskEndEvent) -> NoReturn:
+    """An event that ends its task without the operator."""
+    state = str(event.task_instance_state.value)
+    if state == "success":
+        raise ChainOver(items_of((event.xcoms or {}).get("return_value")))
+    if state == "skipped":
+        raise SourceSkipped("a trigger of the source has skipped the task")
+    raise SourceFailed(f"a trigger of the source has ended the task as {state}")
+
+
+async def walk_trigger(make_trigger: Callable[[], BaseTrigger]) -> AsyncGenerator[Any, None]:
+    """A trigger as a source: each event's payload is an item, or a page."""
+    trigger = make_trigger()
+    events = trigger.run()
+    try:
+        if hasattr(events, "aclose"):
+            async with aclosing(events):  # type: ignore[type-var]
+                async for event in events:
+                    yield event.payload
+        else:
+            async for event in events:
+                yield event.payload
+    finally:
+        await trigger.cleanup()

@@ -1,0 +1,118 @@
+"""Operators and triggers for the tests of chains."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowRescheduleException
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from airflow.sdk import Context
+
+
+class TellTrigger(BaseTrigger):
+    """Sends one event; or raises, sends none, takes forever, ends the task."""
+
+    def __init__(self, payload: Any = None, how: str = "event") -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.payload = payload
+        self.how = how
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{__name__}.TellTrigger", {"payload": self.payload, "how": self.how}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        if self.how == "raises":
+            raise LookupError("the trigger broke")
+        if self.how == "hangs":
+            await asyncio.Event().wait()
+        if self.how == "ends":
+            yield TaskSuccessEvent(xcoms={"return_value": ["last"]})
+        if self.how in ("event", "twice"):
+            yield TriggerEvent(self.payload)
+        if self.how == "twice":
+            yield TriggerEvent(self.payload)
+
+
+class NoteTrigger(TellTrigger):
+    """A trigger as a source: an event for each number."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        for number in range(self.count):
+            yield TriggerEvent(number)
+
+
+class PagingOperator(BaseOperator):
+    """Defers once for each page, and pushes it, as providers' operators do."""
+
+    def __init__(
+        self, *, pages: int, how: str = "event", timeout: float | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pages = pages
+        self.how = how
+        self.timeout = timedelta(seconds=timeout) if timeout else None
+
+    def execute(self, context: Context) -> Any:
+        self._ask(0)
+
+    def _ask(self, number: int) -> None:
+        self.defer(
+            trigger=TellTrigger(number, self.how),
+            method_name="take",
+            kwargs={"secret": "hunter2"},
+            timeout=self.timeout,
+        )
+
+    def take(self, context: Context, event: Any, secret: str) -> list[str]:
+        assert secret == "hunter2"
+        page = [f"{event}a", f"{event}b"]
+        if event + 1 == self.pages:
+            return page
+        context["ti"].xcom_push("return_value", page)
+        self._ask(event + 1)
+        raise AssertionError("deferred before")
+
+
+class ReturningOperator(BaseOperator):
+    """Never defers."""
+
+    def __init__(self, *, result: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.result = result
+
+    def execute(self, context: Context) -> Any:
+        return self.result
+
+
+class RaisingOperator(BaseOperator):
+    """Raises what it is given."""
+
+    def __init__(self, *, error: type[Exception], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.error = error
+
+    def execute(self, context: Context) -> Any:
+        raise self.error("by the operator")
+
+
+class ReschedulingOperator(BaseOperator):
+    """Asks to come back once."""
+
+    asked = 0
+
+    def execute(self, context: Context) -> Any:
+        ReschedulingOperator.asked += 1
+        if ReschedulingOperator.asked == 1:
+            raise AirflowRescheduleException(datetime.now(tz=timezone.utc) + timedelta(seconds=0.2))
+        return ["at last"]

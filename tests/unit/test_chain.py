@@ -1,0 +1,164 @@
+"""Operators and triggers as sources, hop by hop."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowSkipException,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+)
+
+from deferred_expand.committing.store import StreamRef
+from deferred_expand.exceptions import SourceGaveUp, SourceSkipped
+from deferred_expand.sources.arguments import can_travel, pack, unpack
+from deferred_expand.sources.opening import open_source, with_own_outcomes
+from deferred_expand.walking.threads import Threads
+from tests.unit import operators
+
+if TYPE_CHECKING:
+    from deferred_expand.streams.page import JSON, Page
+
+REF = StreamRef("dag", "run", "users", "insert")
+
+
+async def walk(source: Any, cursor: JSON = None, **kwargs: Any) -> list[Any]:
+    thread = Threads("test")
+    opened = open_source(source, kwargs, cursor, thread, ref=REF, try_number=1, outer=None)
+    try:
+        async with aclosing(with_own_outcomes(opened)) as items:
+            return [item async for item in items]
+    finally:
+        thread.close()
+
+
+def items(pages: list[Page]) -> list[Any]:
+    return [item for page in pages for item in page.items]
+
+
+@pytest.mark.asyncio
+async def test_each_hop_is_a_page() -> None:
+    pages = await walk(operators.PagingOperator, pages=3)
+    assert [page.items for page in pages] == [[], ["0a", "0b"], ["1a", "1b"], ["2a", "2b"]]
+
+
+@pytest.mark.asyncio
+async def test_it_goes_on_after_any_page_as_if_nothing_had_happened() -> None:
+    whole = await walk(operators.PagingOperator, pages=4)
+    for taken, page in enumerate(whole, 1):
+        cursor = json.loads(json.dumps(page.cursor))
+        rest = await walk(operators.PagingOperator, cursor, pages=4)
+        assert items(whole[:taken]) + items(rest) == items(whole)
+
+
+@pytest.mark.asyncio
+async def test_the_state_between_hops_can_be_read_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk import crypto
+    from cryptography.fernet import Fernet
+
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", Fernet.generate_key().decode())
+    crypto.get_fernet.cache_clear()
+    pages = await walk(operators.PagingOperator, pages=2)
+    crypto.get_fernet.cache_clear()
+    assert "hunter2" not in json.dumps([page.cursor for page in pages])
+
+
+@pytest.mark.asyncio
+async def test_a_chain_of_thousands_of_hops_needs_no_more_memory_than_a_short_one() -> None:
+    thread = Threads("test")
+
+    async def peak(hops: int) -> int:
+        tracemalloc.start()
+        opened = open_source(
+            operators.PagingOperator, {"pages": hops}, None, thread, ref=REF, try_number=1, outer=None
+        )
+        count = 0
+        async with aclosing(opened) as pages:
+            async for page in pages:
+                count += len(page.items)
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert count == 2 * hops
+        return used
+
+    await peak(20)
+    short, long = await peak(20), await peak(2000)
+    thread.close()
+    assert long < short + 300_000
+
+
+@pytest.mark.asyncio
+async def test_an_operator_that_never_defers_gives_what_it_returns() -> None:
+    (page,) = await walk(operators.ReturningOperator, result=[1, 2, 3])
+    assert page.items == [1, 2, 3]
+    (page,) = await walk(operators.ReturningOperator, result={"one": 1})
+    assert page.items == [{"one": 1}]
+    (page,) = await walk(operators.ReturningOperator, result=None)
+    assert page.items == []
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_asked_again_after_the_last_page() -> None:
+    *_, last = await walk(operators.PagingOperator, pages=2)
+    assert await walk(operators.PagingOperator, last.cursor, pages=2) == []
+
+
+@pytest.mark.asyncio
+async def test_a_trigger_that_fails_fails_the_operator_as_natively() -> None:
+    with pytest.raises(TaskDeferralError, match="Trigger failure"):
+        await walk(operators.PagingOperator, pages=2, how="raises")
+
+
+@pytest.mark.asyncio
+async def test_a_trigger_that_sends_nothing_fails_the_operator_as_natively() -> None:
+    with pytest.raises(TaskDeferralError, match="Trigger failure"):
+        await walk(operators.PagingOperator, pages=2, how="nothing")
+
+
+@pytest.mark.asyncio
+async def test_a_trigger_that_takes_too_long_fails_the_operator_as_natively() -> None:
+    with pytest.raises(TaskDeferralTimeout, match="Trigger timeout"):
+        await walk(operators.PagingOperator, pages=2, how="hangs", timeout=0.1)
+
+
+@pytest.mark.asyncio
+async def test_only_a_triggers_first_event_counts_as_natively() -> None:
+    assert len(items(await walk(operators.PagingOperator, pages=3, how="twice"))) == 6
+
+
+@pytest.mark.asyncio
+async def test_a_trigger_that_ends_the_task_ends_the_chain() -> None:
+    assert items(await walk(operators.PagingOperator, pages=3, how="ends")) == ["last"]
+
+
+@pytest.mark.asyncio
+async def test_skip_and_fail_keep_their_meaning() -> None:
+    with pytest.raises(SourceSkipped, match="by the operator"):
+        await walk(operators.RaisingOperator, error=AirflowSkipException)
+    with pytest.raises(SourceGaveUp, match="by the operator"):
+        await walk(operators.RaisingOperator, error=AirflowFailException)
+
+
+@pytest.mark.asyncio
+async def test_an_operator_that_asks_to_come_back_is_asked_again() -> None:
+    operators.ReschedulingOperator.asked = 0
+    assert items(await walk(operators.ReschedulingOperator)) == ["at last"]
+    assert operators.ReschedulingOperator.asked == 2
+
+
+@pytest.mark.asyncio
+async def test_a_trigger_gives_an_item_with_each_event() -> None:
+    assert await walk(operators.NoteTrigger, count=3) == [0, 1, 2]
+
+
+def test_functions_and_classes_travel_by_name() -> None:
+    given = {"filter": items, "many": [operators.TellTrigger, {"plain": 1}], "text": "hello"}
+    packed = json.loads(json.dumps(pack(given)))
+    assert unpack(packed) == given
+    assert not can_travel({"filter": lambda page: page})
