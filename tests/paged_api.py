@@ -14,6 +14,7 @@ from aiohttp import web
 from deferred_expand.testing.local_airflow import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
 
@@ -25,7 +26,7 @@ class Request:
     at: float
     status: int
     query: dict[str, str] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class PagedApi:
@@ -141,7 +142,7 @@ class PagedApi:
         await asyncio.sleep(float(request.query.get("delay", 0)))
         left, how = self._failures.get((name, cursor), (0, ""))
         status = 200 if not left else 429 if how == "429" else 503
-        asked = Request(cursor, time.time(), status, dict(request.query), dict(request.headers))
+        asked = Request(cursor, time.time(), status, dict(request.query), request.headers)
         self.requests[name].append(asked)
         if not left:
             return None

@@ -16,6 +16,7 @@ from deferred_expand.airflow_internals.sdk import (
 )
 from deferred_expand.exceptions import DefinitionError
 from deferred_expand.operators.mapped import stream_references
+from deferred_expand.sources.adapters import adapter_for
 from deferred_expand.sources.arguments import pack
 from deferred_expand.sources.function import takes_cursor
 from deferred_expand.sources.opening import is_operator, is_trigger
@@ -64,6 +65,11 @@ def check_source_kwargs(stream: DeferredExpandOperator) -> None:
             f"{stream.where}: source_kwargs do not fit source {stream.source!r}: {error}"
         ) from error
     if stream.hops_on_worker:
+        if adapter_for(stream.source_object).reads:
+            raise DefinitionError(
+                f"{stream.where}: source {stream.source!r} is read in the triggerer, which cannot make it: "
+                "only the DAG file has it, or a function it is given. Move those to a module of their own"
+            )
         return  # they need not go anywhere
     for name, value in kwargs.items():
         if isinstance(value, ResolveMixin):

@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from deferred_expand.airflow_internals.sdk import BaseOperator, BaseTrigger, TaskDeferred
 
 
@@ -24,6 +26,9 @@ class SourceAdapter:
     state of its own: a chain may go on in another process at any hop.
     """
 
+    reads = False
+    """Whether :meth:`read` takes the place of ``execute``."""
+
     kept_xcoms: tuple[str, ...] = ()
     """Keys of what the operator pushes for itself, to be pulled at a later hop. Keep them small."""
 
@@ -32,6 +37,13 @@ class SourceAdapter:
 
     def prepare_trigger(self, trigger: BaseTrigger) -> None:
         """Called before a trigger is walked to its event."""
+
+    def read(self, operator: BaseOperator, context: Any) -> Iterator[list[Any]]:
+        """
+        For an operator that does not defer and would return everything at once: read the same, page
+        by page. It may block. After a crash it is read again, and what is committed passed over.
+        """
+        raise NotImplementedError
 
     def of_deferral(
         self, operator: BaseOperator, context: Any, deferred: TaskDeferred, pushed: dict[str, Any]
@@ -76,6 +88,9 @@ _adapters: dict[str, SourceAdapter | str] = {
     "airflow.providers.common.sql.operators.generic_transfer.GenericTransfer": (
         "deferred_expand.sources.transfer.TransferAdapter"
     ),
+    "airflow.providers.common.sql.operators.sql.SQLExecuteQueryOperator": (
+        "deferred_expand.sources.sql.QueryAdapter"
+    ),
 }
 
 
@@ -95,7 +110,8 @@ def adapter_for(operator: type[BaseOperator]) -> SourceAdapter:
         if isinstance(found, str):
             module, _, name = found.rpartition(".")
             found = _adapters[_path(cls)] = getattr(import_module(module), name)()
-        if found is not None:
+        # Who has an ``execute`` of its own does something else.
+        if found is not None and not (found.reads and operator.execute is not cls.execute):  # type: ignore[attr-defined]
             return found
     return SourceAdapter()
 

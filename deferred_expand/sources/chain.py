@@ -23,7 +23,7 @@ from deferred_expand.exceptions import CursorNotSerializable
 from deferred_expand.sources.adapters import adapter_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from deferred_expand.committing.store import StreamRef
     from deferred_expand.streams.page import JSON
@@ -161,6 +161,10 @@ class OperatorChain:
             self._arguments.setdefault("deferrable", True)
         self._ref = ref
         self._try_number = try_number
+
+    def read(self) -> Iterator[list[Any]]:
+        """Pages of an operator that does not defer, where the adapter ``reads``."""
+        return self.adapter.read(*self._make({}))
 
     def begin(self) -> Step:
         """The first half of the first hop: ``execute``."""

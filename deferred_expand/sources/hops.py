@@ -15,10 +15,12 @@ from deferred_expand.airflow_internals.sdk import (
     AirflowRescheduleException,
     BaseTaskEndEvent,
     TriggerEvent,
+    ensure_sync_calls_work_here,
 )
 from deferred_expand.exceptions import SourceError, SourceFailed, SourceSkipped
 from deferred_expand.sources.adapters import items_of
 from deferred_expand.sources.chain import Hop, Step
+from deferred_expand.sources.function import walk_function
 from deferred_expand.streams.page import JSON, Page
 from deferred_expand.walking.retry import is_transient
 
@@ -67,6 +69,18 @@ async def walk_chain(
             return
         hop = step.next
         yield Page(step.items, cursor=hop.to_cursor())
+
+
+async def walk_reader(chain: OperatorChain, cursor: JSON, thread: Threads) -> AsyncGenerator[Page, None]:
+    """Give the pages of an operator whose adapter ``reads``; the cursor is how many items were read."""
+    passed_over = cursor["read"] if isinstance(cursor, dict) else 0
+    read = 0
+    async with aclosing(walk_function(chain.read, {}, None, thread)) as pages:
+        async for page in pages:
+            items = page[max(0, passed_over - read) :]
+            read += len(page)
+            if items:
+                yield Page(items, cursor={"version": 1, "read": read})
 
 
 async def _step(chain: OperatorChain, hop: Hop | None, thread: Threads, outer: BaseTrigger | None) -> Step:
@@ -138,6 +152,7 @@ async def first_event(trigger: BaseTrigger, timeout: float | None, outer: BaseTr
 
 
 async def _first(trigger: BaseTrigger) -> TriggerEvent:
+    await ensure_sync_calls_work_here()
     events = trigger.run()
     try:
         async for event in events:

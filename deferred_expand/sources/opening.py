@@ -13,7 +13,7 @@ from deferred_expand.airflow_internals.sdk import (
 from deferred_expand.exceptions import SourceGaveUp, SourceSkipped
 from deferred_expand.sources.chain import OperatorChain
 from deferred_expand.sources.function import takes_cursor, walk_function
-from deferred_expand.sources.hops import walk_chain, walk_trigger
+from deferred_expand.sources.hops import walk_chain, walk_reader, walk_trigger
 from deferred_expand.walking.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def open_source(
     :param outer: the trigger that walks it.
     """
     if is_operator(source):
-        return walk_chain(OperatorChain(source, kwargs, ref, try_number), cursor, thread, outer)
+        chain = OperatorChain(source, kwargs, ref, try_number)
+        if chain.adapter.reads:
+            return walk_reader(chain, cursor, thread)
+        return walk_chain(chain, cursor, thread, outer)
     if is_trigger(source):
         return walk_trigger(lambda: source(**kwargs))
     return walk_function(source, kwargs, cursor, thread)

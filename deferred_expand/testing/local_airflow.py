@@ -91,7 +91,8 @@ class LocalAirflow:
             "core.execution_api_server_url": f"{self.url}/execution/",
             "core.fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "core.simple_auth_manager_all_admins": "True",
-            "database.sql_alchemy_conn": f"sqlite:///{self.home}/airflow.db",
+            # Seconds to wait for another process to finish writing.
+            "database.sql_alchemy_conn": f"sqlite:///{self.home}/airflow.db?timeout=60",
             "api.host": "127.0.0.1",
             "api.port": str(self.port),
             "api.base_url": self.url,

