@@ -33,6 +33,7 @@ COMPONENTS = {
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
+LOCKED_ATTEMPTS = 5
 END_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
@@ -91,8 +92,7 @@ class LocalAirflow:
             "core.execution_api_server_url": f"{self.url}/execution/",
             "core.fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "core.simple_auth_manager_all_admins": "True",
-            # Seconds to wait for another process to finish writing.
-            "database.sql_alchemy_conn": f"sqlite:///{self.home}/airflow.db?timeout=60",
+            "database.sql_alchemy_conn": f"sqlite:///{self.home}/airflow.db",
             "api.host": "127.0.0.1",
             "api.port": str(self.port),
             "api.base_url": self.url,
@@ -225,7 +225,12 @@ class LocalAirflow:
                 headers={"Authorization": f"Bearer {token.raise_for_status().json()['access_token']}"},
                 timeout=60,
             )
-        answer = self._client.request(method, path, **kwargs)
+        # With SQLite the API's own two ways to write can lock each other out, and Airflow then answers
+        # before it has done anything: airflow/api_fastapi/logging/decorators.py, ``log_action``.
+        for _ in range(LOCKED_ATTEMPTS):
+            answer = self._client.request(method, path, **kwargs)
+            if not (answer.status_code == 500 and "Database error" in answer.text):
+                break
         if not answer.is_success:
             raise httpx.HTTPStatusError(
                 f"{method} {path}: {answer.status_code} {answer.text}",

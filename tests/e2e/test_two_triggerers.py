@@ -14,6 +14,7 @@ from deferred_expand.testing.local_airflow import LocalAirflow, wait_until
 from deferred_expand.testing.statsd import StatsdListener
 from tests.e2e.conftest import CONFIG, ROOT, Run
 from tests.e2e.gates import Gates
+from tests.paged_api import PagedApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,6 +127,24 @@ def test_a_stopped_triggerer_is_taken_over_and_commits_nothing_when_it_goes_on(
     assert run.result() == list(range(9))
     assert run.states("echo") == ["success"] * 10
     assert gates.asked[:2] == [0, 1], "what was committed is not asked for again"
+
+
+def test_a_chain_goes_on_at_the_page_it_had_reached(cluster: LocalAirflow) -> None:
+    with PagedApi() as api:
+        host, port = api.host.split(":")
+        connection = {"connection_id": "paged_api", "conn_type": "http", "host": host, "port": int(port)}
+        cluster.api("POST", "/connections", json=connection)
+        cluster.wait_for_dag("http_killed")
+        run = Run(cluster, "http_killed", cluster.trigger("http_killed"))
+        wait_until("half of the pages are there", lambda: len(api.cursors("http_killed")) == 4, 60)
+        killed = triggerer_of(cluster, run)
+        cluster.kill(killed)
+        cluster.start_component(killed)
+        assert run.wait() == "success"
+        assert run.result() == list(range(16))
+        asked = api.cursors("http_killed")
+        assert sorted(set(asked)) == list(range(8))
+        assert len(asked) <= 9, "only the page in flight is asked for again"
 
 
 def test_without_the_plugin_a_stream_goes_on_with_the_callback(cluster: LocalAirflow, tmp_path: Path) -> None:

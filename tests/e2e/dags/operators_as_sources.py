@@ -70,6 +70,20 @@ with DAG("http_lambda", schedule=None):
     )
     collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
 
+with DAG("http_killed", schedule=None):
+    stream = DeferredExpandOperator(
+        task_id="stream",
+        source=HttpOperator,
+        source_kwargs=http(
+            "http_killed",
+            data=pages(2, 8, delay=2),
+            pagination_function=sources.next_by_token,
+            response_filter=sources.numbers_of,
+        ),
+        batch_interval=0.1,
+    )
+    collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
+
 with DAG("transfer", schedule=None):
     stream = DeferredExpandOperator(
         task_id="stream",
