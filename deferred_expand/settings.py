@@ -47,3 +47,7 @@ def walk_ahead() -> int:
 
 def idle_timeout() -> float:
     return float(_option("idle_timeout"))
+
+
+def read_timeout() -> float:
+    return float(_option("read_timeout"))

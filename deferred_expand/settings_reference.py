@@ -61,6 +61,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "example": None,
         "default": "33554432",
     },
+    "read_timeout": {
+        "description": "Seconds that a task which reads an open stream waits for one more item.",
+        "version_added": "0.1.0",
+        "type": "float",
+        "example": None,
+        "default": "3600",
+    },
     "idle_timeout": {
         "description": (
             "Seconds after which a walk that no trigger has asked for closes its source. The next "

@@ -44,6 +44,7 @@ class Head:
     """
     A stream head that is deferred on a trigger of this triggerer.
 
+    :param map_index: 0; -1 where the unmapped task walks a stream that no task is expanded over.
     :param announced_at: when its trigger last wrote its announcement.
     """
 
@@ -51,6 +52,7 @@ class Head:
     dag_id: str
     run_id: str
     task_id: str
+    map_index: int
     try_number: int
     trigger_id: int
     dag_version_id: Any
@@ -71,6 +73,7 @@ def announced_heads(session: Session, triggerer_id: int, key: str) -> list[Head]
             TaskInstance.dag_id,
             TaskInstance.run_id,
             TaskInstance.task_id,
+            TaskInstance.map_index,
             TaskInstance.try_number,
             TaskInstance.trigger_id,
             TaskInstance.dag_version_id,
@@ -90,7 +93,7 @@ def announced_heads(session: Session, triggerer_id: int, key: str) -> list[Head]
         .where(
             Trigger.triggerer_id == triggerer_id,
             TaskInstance.state == "deferred",
-            TaskInstance.map_index == 0,
+            TaskInstance.map_index.in_((0, -1)),
             XComModel.key == key,
         )
     )

@@ -76,6 +76,7 @@ __all__ = [
     "import_string",
     "ensure_sync_calls_work_here",
     "is_in_process",
+    "item_states",
     "is_map_length_refusal",
     "plugins_folder",
     "serde_deserialize",
@@ -138,6 +139,17 @@ def task_instance_state(dag_id: str, run_id: str, task_id: str, map_index: int) 
     )
     states: dict[str, dict[str, str | None]] = answer.task_states  # type: ignore[union-attr]
     return next(iter(states.get(run_id, {}).values()), None)
+
+
+def item_states(dag_id: str, run_id: str, task_id: str) -> dict[int, str | None]:
+    """States of the instances of a mapped task, by map index; answered in triggers too."""
+    answer = task_runner.SUPERVISOR_COMMS.send(
+        GetTaskStates(dag_id=dag_id, run_ids=[run_id], task_ids=[task_id])
+    )
+    states: dict[str, str | None] = answer.task_states.get(run_id, {})  # type: ignore[union-attr]
+    # Named after the task and the index (execution_api/routes/task_instances.py, ``get_task_states``).
+    prefix = f"{task_id}_"
+    return {int(name.removeprefix(prefix)): state for name, state in states.items() if name != task_id}
 
 
 def set_map_index_label(context: Any, label: str) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from deferred_expand.airflow_internals.sdk import serde_deserialize, serde_serialize
+from deferred_expand.airflow_internals.sdk import AirflowSkipException, serde_deserialize, serde_serialize
 from deferred_expand.exceptions import ItemError, ItemNotSerializable, ItemTooLarge
+from deferred_expand.streams.page import SkippedItem
 from deferred_expand.walking.walk import Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SERDE = "serde:"  # no JSON text begins like this
+_SKIPPED = "skipped:"
 
 
 def encode_item(item: Any, number: int) -> str:
@@ -23,6 +25,8 @@ def encode_item(item: Any, number: int) -> str:
 
     :raises ItemNotSerializable: naming the item's number.
     """
+    if isinstance(item, SkippedItem):
+        return _SKIPPED + item.reason
     try:
         text = json.dumps(item, allow_nan=False, separators=(",", ":"))
         if json.loads(text) == item:
@@ -38,9 +42,17 @@ def encode_item(item: Any, number: int) -> str:
 
 
 def decode_item(text: str) -> Any:
+    """:raises AirflowSkipException: the item's instance shall be skipped."""
+    if text.startswith(_SKIPPED):
+        raise AirflowSkipException(text[len(_SKIPPED) :])
     if text.startswith(_SERDE):
         return serde_deserialize(json.loads(text[len(_SERDE) :]))
     return json.loads(text)
+
+
+def decode_or_skipped(text: str) -> Any:
+    """The same, for a stream made of this one: what is skipped stays so."""
+    return SkippedItem(text[len(_SKIPPED) :]) if text.startswith(_SKIPPED) else decode_item(text)
 
 
 def encode_batches(items: Sequence[Any], first_number: int, max_bytes: int) -> Encoded:

@@ -30,18 +30,29 @@ class StreamRef:
     Which stream of which run.
 
     :param task_id: of the unmapped task, under which everything is kept.
-    :param mapped_task_id: of the mapped task, whose instance 0 is the stream head.
+    :param mapped_task_id: of the mapped task, whose instance 0 is the stream head; ``None``: the
+        unmapped task walks the stream itself, for tasks that read it.
     """
 
     dag_id: str
     run_id: str
     task_id: str
-    mapped_task_id: str
+    mapped_task_id: str | None
+
+    @property
+    def walker(self) -> tuple[str, int]:
+        """Task id and map index of the instance that is deferred while the stream is walked."""
+        return (self.task_id, -1) if self.mapped_task_id is None else (self.mapped_task_id, 0)
+
+    @property
+    def instances_of(self) -> str:
+        """Id of the task that the items are instances of, or would be."""
+        return self.mapped_task_id or self.task_id
 
     @property
     def board_name(self) -> str:
         """What it is called on the :class:`~deferred_expand.committing.board.CommitBoard`."""
-        return f"{self.dag_id}/{self.run_id}/{self.mapped_task_id}"
+        return f"{self.dag_id}/{self.run_id}/{self.instances_of}"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -102,10 +113,11 @@ class StreamStore:
         """
         Tell the expander what is staged.
 
-        Kept under the stream head, so that it is found by the head's trigger, and gone when the
-        head starts anew.
+        Kept under the instance that waits, so that it is found by its trigger, and gone when that
+        starts anew.
         """
-        where = {**self._where, "task_id": self.ref.mapped_task_id, "map_index": 0}
+        task_id, map_index = self.ref.walker
+        where = {**self._where, "task_id": task_id, "map_index": map_index}
         BaseXCom.set(key=ANNOUNCEMENT_KEY, value=announcement.to_json(), **where)
 
     def write_batch(self, name: str, items: list[str]) -> None:
@@ -116,8 +128,13 @@ class StreamStore:
         One committed item, counted from 1: one read of its batch, and one of the index if it is old.
 
         :raises ItemNotFound: the stream has no such item.
+        :raises AirflowSkipException: a function that shapes the stream has skipped it.
         """
-        batch = None
+        return decode_item(self.read_texts(log, number)[0])
+
+    def read_texts(self, log: CommitLog, number: int) -> list[str]:
+        """The same item as it is written down, and those after it in its batch."""
+        batch: list[str] | None = None
         offset = 0
         if 1 <= number <= log.items:
             page = log.tail if span_of(number) == log.tail_span else self._read_index(number)
@@ -131,7 +148,12 @@ class StreamStore:
                 f"{number}: it was opened anew since. Clear the mapped task "
                 f"{self.ref.mapped_task_id!r} as a whole"
             )
-        return decode_item(batch[offset])
+        return batch[offset:]
+
+    def read_result(self, number: int) -> Any:
+        """What the instance of an item has returned; ``None``: nothing, or not yet."""
+        where = {**self._where, "task_id": self.ref.instances_of, "map_index": number}
+        return XCom.get_one(key="return_value", **where)
 
     def _read_index(self, number: int) -> IndexPage:
         data = BaseXCom.get_one(key=index_key(span_of(number)), **self._where)

@@ -16,14 +16,16 @@ from deferred_expand.airflow_internals.sdk import (
 )
 from deferred_expand.exceptions import DefinitionError
 from deferred_expand.operators.mapped import stream_references
+from deferred_expand.shaping.steps import split
 from deferred_expand.sources.adapters import adapter_for
 from deferred_expand.sources.arguments import pack
-from deferred_expand.sources.function import takes_cursor
+from deferred_expand.sources.function import takes
 from deferred_expand.sources.opening import is_operator, is_trigger
 from deferred_expand.triggers.expansion import MATERIALIZE
 
 if TYPE_CHECKING:
     from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+    from deferred_expand.shaping.steps import Steps
     from deferred_expand.sources.opening import Source
 
 _RULES_THAT_COUNT_THE_HEAD = frozenset({"one_success", "all_skipped", "all_failed"})
@@ -37,7 +39,10 @@ def check_parameters(stream: DeferredExpandOperator) -> None:
     for name, value, least, unit in (
         ("batch_size", stream.batch_size, 1, "items"),
         ("source_retries", stream.source_retries, 0, "retries"),
+        ("max_pending", stream.max_pending, 1, "items"),
     ):
+        if value is None and name == "max_pending":
+            continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise DefinitionError(
                 f"{stream.where}: {name} is {value!r}; it must be a whole number of {unit}, {least} or more"
@@ -46,11 +51,33 @@ def check_parameters(stream: DeferredExpandOperator) -> None:
         raise DefinitionError(
             f"{stream.where}: materialize is {stream.materialize!r}; it must be one of {MATERIALIZE}"
         )
-    interval = stream.batch_interval
-    if not isinstance(interval, (int, float)) or isinstance(interval, bool) or not interval > 0:
-        raise DefinitionError(
-            f"{stream.where}: batch_interval is {interval!r}; it must be a number of seconds above 0"
-        )
+    for name, number, unit in (
+        ("batch_interval", stream.batch_interval, "seconds"),
+        ("rate_limit", 1 if stream.rate_limit is None else stream.rate_limit, "items per second"),
+    ):
+        if not isinstance(number, (int, float)) or isinstance(number, bool) or not number > 0:
+            raise DefinitionError(
+                f"{stream.where}: {name} is {number!r}; it must be a number of {unit} above 0"
+            )
+
+
+def check_steps(stream: DeferredExpandOperator, steps: Steps, *, for_followers: bool = False) -> None:
+    """
+    What shapes a stream can run where the stream is walked, but for its last maps.
+
+    :param for_followers: other streams are made of it, so that no item is read where the DAG file is.
+    """
+    _, rest = split(steps)
+    if stream.hops_on_worker:
+        return  # it is walked where the DAG file is
+    for step in rest:
+        if step.kind != "map" or for_followers:
+            raise DefinitionError(
+                f"{stream.where}: .{step.kind}({step.name}) needs a function that a triggerer can import, "
+                "and so does everything before it: the number of items depends on it, which is known where "
+                "the stream is walked. Move the functions to a module that is installed, or in Airflow's "
+                "plugins folder; only a last .map() may use a function of the DAG file"
+            )
 
 
 def check_source_kwargs(stream: DeferredExpandOperator) -> None:
@@ -94,10 +121,14 @@ def _check_signature(source: Source, kwargs: dict[str, Any]) -> None:
         }
         if missing := required - {"task_id"} - set(kwargs):
             raise TypeError(f"missing {', '.join(map(repr, sorted(missing)))}")
-    elif not is_trigger(source) and takes_cursor(source):
-        signature.bind(**kwargs, cursor=None)
     else:
-        signature.bind(**kwargs)
+        ours = [] if is_trigger(source) else [name for name in ("cursor", "results") if takes(source, name)]
+        signature.bind(**kwargs, **dict.fromkeys(ours))
+
+
+def _takes_results(stream: DeferredExpandOperator) -> bool:
+    source = stream.source_object
+    return not isinstance(source, type) and takes(source, "results")
 
 
 def _without_references(value: Any) -> Any:
@@ -127,11 +158,6 @@ def check_expansion(stream: DeferredExpandOperator, mapped: MappedOperator) -> N
         raise DefinitionError(
             f"{where} must be expanded over {stream.task_id!r}.output itself, and over nothing made from it"
         )
-    if stream.mapped_task_id not in (None, mapped.task_id):
-        raise DefinitionError(
-            f"{where} is a second task expanded over the same stream, which already has "
-            f"{stream.mapped_task_id!r}. Add a DeferredExpandOperator of its own for it"
-        )
     if len(list(stream_references(mapped))) > 1:
         raise DefinitionError(f"{where} is expanded over a stream by more than one argument")
     expand_input = mapped._get_specified_expand_input()
@@ -160,10 +186,13 @@ def check_complete_dag(stream: DeferredExpandOperator) -> None:
     """What only the whole DAG shows."""
     dag = stream.dag
     if stream.mapped_task_id is None:
-        raise DefinitionError(
-            f"{stream.where}: no task is expanded over this stream. Expand one over "
-            f"{stream.task_id!r}.output with .expand() or .expand_kwargs()"
-        )
+        for name, wanted in (("max_pending", stream.max_pending), ("results", _takes_results(stream))):
+            if wanted and not stream.parents:
+                raise DefinitionError(
+                    f"{stream.where}: {name} needs a task that is expanded over {stream.task_id!r}.output "
+                    "itself, and not over a shape of it beside others that follow the stream"
+                )
+        return
     for task_id in dag.get_task(stream.mapped_task_id).downstream_task_ids:
         rule = str(getattr(dag.get_task(task_id).trigger_rule, "value", ""))
         if rule in _RULES_THAT_COUNT_THE_HEAD:

@@ -21,8 +21,9 @@ from deferred_expand.operators.checks import (
     check_not_expanded,
     check_parameters,
     check_source_kwargs,
+    check_steps,
 )
-from deferred_expand.operators.mapped import map_over_stream
+from deferred_expand.operators.consumers import Consumers, reads
 from deferred_expand.operators.output import StreamReference
 from deferred_expand.operators.worker_hops import WorkerHops
 from deferred_expand.sources.arguments import can_travel, pack
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from deferred_expand.airflow_internals.sdk import BaseTrigger
+    from deferred_expand.shaping.steps import Steps
     from deferred_expand.sources.opening import Source
     from deferred_expand.triggers.hop import HopTrigger
     from deferred_expand.walking.retry import RetryPolicy
@@ -94,6 +96,9 @@ class DeferredExpandOperator(BaseOperator):
     :param retry: what HTTP status 429 and 5xx, broken connections and time-outs may cost before
         they count as an error of the source; by default a
         :class:`~deferred_expand.RetryPolicy` for operators, and nothing for functions.
+    :param max_pending: back pressure: the source is asked for no more while this many of its items
+        are not finished.
+    :param rate_limit: items per second.
     :raises DefinitionError: the DAG uses it wrongly.
     """
 
@@ -110,6 +115,8 @@ class DeferredExpandOperator(BaseOperator):
         source_retries: int = 2,
         materialize: Materialize = "auto",
         retry: RetryPolicy | None = None,
+        max_pending: int | None = None,
+        rate_limit: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -118,7 +125,10 @@ class DeferredExpandOperator(BaseOperator):
         self.batch_interval = batch_interval
         self.source_retries = source_retries
         self.materialize = materialize
-        self.mapped_task_id: str | None = None
+        self.max_pending = max_pending
+        self.rate_limit = rate_limit
+        self.consumers = Consumers(self)
+        self._edge_from: DeferredExpandOperator = self
         self.source_is_importable = True
         try:
             self.source = source_path(source)
@@ -163,8 +173,33 @@ class DeferredExpandOperator(BaseOperator):
             check_not_expanded(self, group)
         if isinstance(other, MappedOperator) and self._is_referred_to_by(other):
             check_expansion(self, other)
-            self.mapped_task_id = other.task_id
-            map_over_stream(other)
+            self._edge_from = self.consumers.expand(other)
+        elif isinstance(other, AbstractOperator) and reads(other, self):
+            self.consumers.share()
+
+    @property
+    def leaves(self) -> list[BaseOperator]:
+        """Where the edge to the task begins that :meth:`update_relative` was just called for."""
+        edge_from, self._edge_from = self._edge_from, self
+        return [edge_from]
+
+    def check_steps(self, steps: Steps, *, for_followers: bool = False) -> None:
+        """:raises DefinitionError: they cannot run where this stream is walked."""
+        check_steps(self, steps, for_followers=for_followers)
+
+    @property
+    def mapped_task_id(self) -> str | None:
+        """``None``: no task is expanded over the stream, and the task itself walks it."""
+        return self.consumers.mapped.task_id if self.consumers.mapped else None
+
+    @property
+    def item_steps(self) -> Steps:
+        return self.consumers.item_steps
+
+    @property
+    def parents(self) -> Sequence[DeferredExpandOperator]:
+        """Streams that this one is made of."""
+        return ()
 
     def _is_referred_to_by(self, mapped: MappedOperator) -> bool:
         references = XComArg.iter_xcom_references(mapped._get_specified_expand_input())
@@ -178,8 +213,6 @@ class DeferredExpandOperator(BaseOperator):
     # -- while the DAG runs -----------------------------------------------------------------------
 
     def stream_ref(self, context: Any) -> StreamRef:
-        if self.mapped_task_id is None:
-            raise StreamError(f"{self.where}: no task is expanded over this stream")
         ti = context["ti"]
         return StreamRef(ti.dag_id, ti.run_id, self.task_id, self.mapped_task_id)
 
@@ -201,6 +234,9 @@ class DeferredExpandOperator(BaseOperator):
             batch_interval=self.batch_interval,
             source_retries=self.source_retries,
             retry=self.retry.to_json() if self.retry else None,
+            steps=[step.to_json() for step in self.consumers.steps],
+            max_pending=self.max_pending,
+            rate_limit=self.rate_limit,
         ).to_json()
         if is_streaming_trigger(self.source_object):
             return self.source_object(**source_kwargs, expansion=expansion)  # type: ignore[no-any-return]
@@ -220,18 +256,21 @@ class DeferredExpandOperator(BaseOperator):
             self.log.info("The hops of %s run %s", self.source, where)
         log = CommitLog(stream=uuid4().hex)
         StreamStore(ref).write_log(log)
+        if ref.mapped_task_id is None:
+            return self._go_on(context, log, until=None)
         existing = count_task_instances(ref.dag_id, ref.run_id, ref.mapped_task_id)
         return self._go_on(context, log, until=existing - 1)
 
-    def commit(self, context: Any, event: dict[str, Any], until: int = 0) -> StreamHandle:
+    def commit(self, context: Any, event: dict[str, Any], until: int | None = 0) -> StreamHandle:
         """
-        Commit batches before the mapped task starts, which a stream that is run again needs.
+        Commit batches where no stream head does: before the mapped task of a stream that is run
+        again starts, and to the end of a stream that no task is expanded over.
 
-        :param until: how many item instances are left of the earlier run.
+        :param until: how many item instances are left of the earlier run; ``None``: to the end.
         """
         return self._commit(context, BatchEvent.from_json(event), until)
 
-    def after_hop(self, context: Any, event: dict[str, Any], until: int = 0) -> StreamHandle:
+    def after_hop(self, context: Any, event: dict[str, Any], until: int | None = 0) -> StreamHandle:
         """The same, where the second half of a hop is a worker's."""
         store = StreamStore(self.stream_ref(context))
         log = store.read_log()
@@ -243,12 +282,12 @@ class DeferredExpandOperator(BaseOperator):
         store = StreamStore(self.stream_ref(context))
         return WorkerHops(self, store, self.source_kwargs, context["ti"].try_number)
 
-    def _take(self, context: Any, outcome: HopTrigger | BatchEvent, until: int) -> StreamHandle:
+    def _take(self, context: Any, outcome: HopTrigger | BatchEvent, until: int | None) -> StreamHandle:
         if isinstance(outcome, BatchEvent):
             return self._commit(context, outcome, until)
         self.defer(trigger=outcome, method_name="after_hop", kwargs={"until": until})
 
-    def _commit(self, context: Any, event: BatchEvent, until: int) -> StreamHandle:
+    def _commit(self, context: Any, event: BatchEvent, until: int | None) -> StreamHandle:
         store = StreamStore(self.stream_ref(context))
         log = store.read_log()
         plan = plan_commit(log, event, context["ti"].try_number) if log else None
@@ -257,7 +296,7 @@ class DeferredExpandOperator(BaseOperator):
         store.write(plan)
         return self._go_on(context, plan.log, until)
 
-    def _go_on(self, context: Any, log: CommitLog, until: int) -> StreamHandle:
+    def _go_on(self, context: Any, log: CommitLog, until: int | None) -> StreamHandle:
         """
         Return the length of the mapped task once that marks no instance wrongly REMOVED.
 
@@ -268,8 +307,9 @@ class DeferredExpandOperator(BaseOperator):
         if log.failure is not None:
             self.log.error("The source failed:\n%s", log.failure.traceback)
             raise SourceFailed(log.failure.message)
-        if log.items < until and not log.ended:
-            self.log.info("%d of %d items of the earlier run are there again", log.items, until)
+        if not log.ended and (until is None or log.items < until):
+            if until is not None:
+                self.log.info("%d of %d items of the earlier run are there again", log.items, until)
             if self.hops_on_worker:
                 return self._take(context, self._hops(context).go_on(log), until)
             trigger = self.trigger(ref, log.stream, self.source_kwargs, for_head=False)

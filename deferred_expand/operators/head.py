@@ -127,9 +127,9 @@ class StreamHeadOperator(BaseOperator):
         green with items missing.
         """
         expected = 1 + log.items
-        if count_task_instances(ref.dag_id, ref.run_id, ref.mapped_task_id) >= expected:
+        if count_task_instances(ref.dag_id, ref.run_id, ref.instances_of) >= expected:
             return
-        removed = count_task_instances(ref.dag_id, ref.run_id, ref.mapped_task_id, states=["removed"])
+        removed = count_task_instances(ref.dag_id, ref.run_id, ref.instances_of, states=["removed"])
         if removed:
             raise ItemsRemoved(
                 f"{removed} instance(s) of task {ref.mapped_task_id!r} in DAG {ref.dag_id!r}, run "

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from deferred_expand import settings
 from deferred_expand.committing.codec import encode_batches
+from deferred_expand.shaping.pipeline import shape_batch
 from deferred_expand.sources.chain import Hop, OperatorChain, Step
 from deferred_expand.sources.hops import OVER
 from deferred_expand.streams.commit_log import batch_name
@@ -65,7 +66,7 @@ class WorkerHops:
     def _take(self, log: CommitLog, step: Step) -> HopTrigger | BatchEvent:
         """Stage a step's items; without any, and with more hops to come, wait for the next one."""
         cursor = OVER if step.next is None else step.next.to_cursor()
-        items = step.items[log.position.skip :]
+        items = shape_batch(step.items, self._stream.consumers.steps)[log.position.skip :]
         if not items and step.next is not None:
             return self._trigger(cursor)
         writer, error = uuid4().hex[:12], None

@@ -35,7 +35,7 @@ def commit_announced(records: StreamRecords, run: DagRun, head: Head, expander: 
     :return: ``None`` when there is nothing to commit.
     :raises MapLengthExceeded: nothing is committed then.
     """
-    value = records.read(ANNOUNCEMENT_KEY, head.task_id, 0)
+    value = records.read(ANNOUNCEMENT_KEY, head.task_id, head.map_index)
     announcement = Announcement.from_json(value) if value else None
     if announcement is None or announcement.expander != expander:
         return None
@@ -43,14 +43,19 @@ def commit_announced(records: StreamRecords, run: DagRun, head: Head, expander: 
     plan = plan_commit(log, announcement.event, head.try_number) if log else None
     if log is None or plan is None:
         return None
-    length = 1 + plan.log.items
+    _write(records, run, announcement.task_id, plan)
+    if head.map_index == 0:
+        _make_instances(records, run, announcement.task_id, log.items, plan.log)
+    return Committed(log, plan.log, announcement, run.context_carrier)
+
+
+def _make_instances(records: StreamRecords, run: DagRun, task_id: str, before: int, log: CommitLog) -> None:
+    length = 1 + log.items
     if length > settings.max_map_length():
         raise MapLengthExceeded(f"{length} instances are more than [core] max_map_length allows")
-    _write(records, run, announcement.task_id, plan)
-    records.grow(announcement.task_id, length)
-    records.create_instances(run, log.items + 1, plan.log.items)
-    records.label_head(plan.log.describe())
-    return Committed(log, plan.log, announcement, run.context_carrier)
+    records.grow(task_id, length)
+    records.create_instances(run, before + 1, log.items)
+    records.label_head(log.describe())
 
 
 def restore_removed(records: StreamRecords, head: Head) -> int:

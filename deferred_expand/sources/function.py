@@ -17,17 +17,25 @@ if TYPE_CHECKING:
 _END = object()
 
 
-def takes_cursor(function: Callable[..., Any]) -> bool:
-    """Whether the source can be entered in the middle: it has a parameter named ``cursor``."""
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """
+    Whether the source has a parameter of this name.
+
+    With ``cursor`` it can be entered in the middle; with ``results`` it wants those of its items.
+    """
     parameters = inspect.signature(function).parameters
-    return "cursor" in parameters and parameters["cursor"].kind not in (
+    return name in parameters and parameters[name].kind not in (
         inspect.Parameter.VAR_KEYWORD,
         inspect.Parameter.VAR_POSITIONAL,
     )
 
 
 async def walk_function(
-    function: Callable[..., Any], kwargs: Mapping[str, Any], cursor: JSON, thread: Threads
+    function: Callable[..., Any],
+    kwargs: Mapping[str, Any],
+    cursor: JSON,
+    thread: Threads,
+    results: Callable[[], Any] | None = None,
 ) -> AsyncGenerator[Any, None]:
     """
     Open the source and give what it gives: items, or :class:`Page` objects.
@@ -36,8 +44,10 @@ async def walk_function(
     was opened is closed, also when the walk is cancelled.
     """
     arguments = dict(kwargs)
-    if takes_cursor(function):
+    if takes(function, "cursor"):
         arguments["cursor"] = cursor
+    if results is not None and takes(function, "results"):
+        arguments["results"] = results()
     if inspect.isasyncgenfunction(function) or inspect.iscoroutinefunction(function):
         opened = function(**arguments)
     else:

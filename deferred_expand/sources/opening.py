@@ -12,12 +12,12 @@ from deferred_expand.airflow_internals.sdk import (
 )
 from deferred_expand.exceptions import SourceGaveUp, SourceSkipped
 from deferred_expand.sources.chain import OperatorChain
-from deferred_expand.sources.function import takes_cursor, walk_function
+from deferred_expand.sources.function import takes, walk_function
 from deferred_expand.sources.hops import walk_chain, walk_reader, walk_trigger
 from deferred_expand.walking.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
     from deferred_expand.committing.store import StreamRef
     from deferred_expand.streams.page import JSON
@@ -37,7 +37,7 @@ def is_trigger(source: Source) -> bool:
 
 def is_resumable(source: Source) -> bool:
     """Whether it can be entered in the middle; otherwise it is walked from its start again."""
-    return is_operator(source) or (not is_trigger(source) and takes_cursor(source))
+    return is_operator(source) or (not is_trigger(source) and takes(source, "cursor"))
 
 
 def default_retry(source: Source) -> RetryPolicy | None:
@@ -54,12 +54,14 @@ def open_source(
     ref: StreamRef,
     try_number: int,
     outer: BaseTrigger | None,
+    results: Callable[[], Any] | None = None,
 ) -> AsyncGenerator[Any, None]:
     """
     What the source gives after the cursor: items and pages.
 
     :param thread: for what blocks.
     :param outer: the trigger that walks it.
+    :param results: makes what a source that takes ``results`` gets.
     """
     if is_operator(source):
         chain = OperatorChain(source, kwargs, ref, try_number)
@@ -68,7 +70,7 @@ def open_source(
         return walk_chain(chain, cursor, thread, outer)
     if is_trigger(source):
         return walk_trigger(lambda: source(**kwargs))
-    return walk_function(source, kwargs, cursor, thread)
+    return walk_function(source, kwargs, cursor, thread, results)
 
 
 async def with_own_outcomes(opened: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:

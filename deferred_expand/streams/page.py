@@ -30,6 +30,13 @@ class Page:
     cursor: JSON = None
 
 
+@dataclass(frozen=True)
+class SkippedItem:
+    """An item whose task instance shall be skipped: a ``map`` function has raised for it."""
+
+    reason: str
+
+
 def check_cursor(cursor: JSON) -> None:
     """:raises CursorNotSerializable: it would not come back from JSON as it is."""
     try:

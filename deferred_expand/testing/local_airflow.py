@@ -92,7 +92,7 @@ class LocalAirflow:
             "core.execution_api_server_url": f"{self.url}/execution/",
             "core.fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "core.simple_auth_manager_all_admins": "True",
-            "database.sql_alchemy_conn": f"sqlite:///{self.home}/airflow.db",
+            "database.sql_alchemy_conn": self._sqlite(30),
             "api.host": "127.0.0.1",
             "api.port": str(self.port),
             "api.base_url": self.url,
@@ -148,16 +148,25 @@ class LocalAirflow:
         :param name: of a component; a second one of its kind is called ``"triggerer 2"``.
         :param config: its own settings, beside everyone's.
         """
+        config = dict(config or {})
+        if name == "api-server" and "sqlite" in self.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]:
+            # Its two ways to write can lock each other out, until one has waited long enough and
+            # answers 500 (airflow/api_fastapi/logging/decorators.py, ``log_action``).
+            config["database.sql_alchemy_conn"] = self._sqlite(3)
         with self.output(name).open("ab") as output:
             self.processes[name] = subprocess.Popen(
                 [*_airflow(), *COMPONENTS[name.split()[0]]],
-                env={**self.env, **_as_env(config or {})},
+                env={**self.env, **_as_env(config)},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _sqlite(self, timeout: int) -> str:
+        """:param timeout: seconds to wait for another process to finish writing."""
+        return f"sqlite:///{self.home}/airflow.db?timeout={timeout}"
 
     def run(self, *arguments: str) -> str:
         """Run an ``airflow`` command to its end and return what it printed."""
@@ -225,8 +234,6 @@ class LocalAirflow:
                 headers={"Authorization": f"Bearer {token.raise_for_status().json()['access_token']}"},
                 timeout=60,
             )
-        # With SQLite the API's own two ways to write can lock each other out, and Airflow then answers
-        # before it has done anything: airflow/api_fastapi/logging/decorators.py, ``log_action``.
         for _ in range(LOCKED_ATTEMPTS):
             answer = self._client.request(method, path, **kwargs)
             if not (answer.status_code == 500 and "Database error" in answer.text):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from deferred_expand.committing.store import StreamRef
@@ -20,6 +20,9 @@ class Expansion:
     :param for_head: the mapped task's stream head waits for the batches; otherwise the unmapped
         task itself does, as it must when it runs again.
     :param retry: JSON of a :class:`~deferred_expand.RetryPolicy`.
+    :param steps: JSON of the steps that shape the items.
+    :param max_pending: unfinished instances of the mapped task at which the walk pauses.
+    :param rate_limit: items per second.
     """
 
     ref: StreamRef
@@ -30,6 +33,14 @@ class Expansion:
     batch_interval: float
     source_retries: int
     retry: dict[str, Any] | None
+    steps: list[list[str]] = field(default_factory=list)
+    max_pending: int | None = None
+    rate_limit: float | None = None
+
+    @property
+    def for_expander(self) -> bool:
+        """Whether an expander may commit: who waits has nothing else to do."""
+        return self.for_head or self.ref.mapped_task_id is None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,15 +18,20 @@ from deferred_expand.airflow_internals.sdk import (
     TriggerEvent,
     count_task_instances,
     ensure_sync_calls_work_here,
+    is_in_process,
+    item_states,
     task_instance_state,
 )
 from deferred_expand.committing.board import CommitBoard, installed_board
 from deferred_expand.committing.stager import XComStager
 from deferred_expand.committing.store import StreamStore
+from deferred_expand.shaping.pipeline import shape
 from deferred_expand.sources.opening import with_own_outcomes
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.handover import PATIENCE, ExpanderHandover, Overtaken
+from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.registry import WalkRegistry
+from deferred_expand.walking.results import FINISHED, FinishedResults
 from deferred_expand.walking.retry import RetryPolicy
 from deferred_expand.walking.threads import Threads
 from deferred_expand.walking.walk import Walk, WalkPolicy
@@ -33,6 +39,7 @@ from deferred_expand.walking.walk import Walk, WalkPolicy
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
+    from deferred_expand.shaping.steps import Steps
     from deferred_expand.streams.commit_log import CommitLog
     from deferred_expand.streams.events import Checkpoint
     from deferred_expand.streams.page import JSON
@@ -62,15 +69,36 @@ class StreamSession:
     """
     :param stream: opens the source after a cursor.
     :param resumable: it can be entered in the middle; otherwise it is walked from the start again.
+    :param steps: that shape its items.
     """
 
     def __init__(
-        self, expansion: Expansion, stream: Callable[[JSON], AsyncIterator[Any]], *, resumable: bool
+        self,
+        expansion: Expansion,
+        stream: Callable[[JSON], AsyncIterator[Any]],
+        *,
+        resumable: bool,
+        steps: Steps = (),
     ) -> None:
         self._expansion = expansion
         self._stream = stream
         self._resumable = resumable
+        self._steps = steps
         self._store = StreamStore(expansion.ref)
+        self._walk: Walk | None = None
+
+    def results(self) -> FinishedResults:
+        """What finished items have returned, for the source of this session's walk."""
+        walk, ref = self._walk, self._expansion.ref
+        if walk is None:
+            raise RuntimeError("the walk is not open")
+        return FinishedResults(
+            lambda: call_in_thread(item_states, ref.dag_id, ref.run_id, ref.instances_of),
+            lambda number: call_in_thread(self._store.read_result, number),
+            lambda: walk.given,
+            walk.hurry,
+            waits=not is_in_process(),
+        )
 
     async def walk_inline(self) -> BatchEvent:
         """In ``dag.test()`` only a trigger's first event counts, and nothing runs beside it."""
@@ -97,7 +125,7 @@ class StreamSession:
             committed = await self._read_log()
             if committed is None:
                 return BatchEvent.empty(self._expansion.stream)
-            if committed.ended and self._expansion.for_head:
+            if committed.ended and self._expansion.for_expander:
                 return await self._end_of_head(committed)
             try:
                 async with self._hold_walk(committed.checkpoint, try_number) as walk:
@@ -120,7 +148,7 @@ class StreamSession:
     def _handover(self) -> ExpanderHandover | None:
         """``None``: batches go to a worker."""
         expansion = self._expansion
-        if not expansion.for_head or expansion.materialize == "callback":
+        if not expansion.for_expander or expansion.materialize == "callback":
             return None
         board = installed_board()
         fall_back = expansion.materialize == "auto"
@@ -136,7 +164,7 @@ class StreamSession:
             expansion.ref,
             lambda announcement: call_in_thread(self._store.announce, announcement),
             self._read_log,
-            most_items=settings.max_map_length() - 1,
+            most_items=settings.max_map_length() - 1 if expansion.for_head else sys.maxsize,
             patience=PATIENCE if fall_back else math.inf,
         )
 
@@ -148,9 +176,11 @@ class StreamSession:
         last word when it does not.
         """
         ref, loop = self._expansion.ref, asyncio.get_running_loop()
+        if not self._expansion.for_head:
+            return TaskSuccessEvent()
         gives_up_at = loop.time() + INSTANCES_WAIT
         while loop.time() < gives_up_at:
-            count = await call_in_thread(count_task_instances, ref.dag_id, ref.run_id, ref.mapped_task_id)
+            count = await call_in_thread(count_task_instances, ref.dag_id, ref.run_id, ref.instances_of)
             if count > committed.items:
                 return TaskSuccessEvent() if committed.items else TaskSkippedEvent()
             await asyncio.sleep(1)
@@ -168,20 +198,23 @@ class StreamSession:
 
     async def _is_wanted(self) -> bool:
         ref = self._expansion.ref
-        waits = (ref.mapped_task_id, 0) if self._expansion.for_head else (ref.task_id, -1)
+        waits = ref.walker if self._expansion.for_head else (ref.task_id, -1)
         state = await call_in_thread(task_instance_state, ref.dag_id, ref.run_id, *waits)
         return state in _WANTED_STATES
 
     def _open_walk(self, checkpoint: Checkpoint, walk_ahead: float, walk_ahead_bytes: float) -> Walk:
         async def open_source(cursor: JSON) -> AsyncGenerator[Any, None]:
             await ensure_sync_calls_work_here()
-            async with aclosing(with_own_outcomes(self._stream(cursor))) as items:
+            opened = self._stream(cursor)
+            if self._steps:
+                opened = shape(opened, self._steps, _threads)
+            async with aclosing(with_own_outcomes(opened)) as items:
                 async for item in items:
                     yield item
 
         max_batch_bytes = settings.max_batch_bytes()
         policy = WalkPolicy(
-            batch_size=self._expansion.batch_size,
+            batch_size=min(self._expansion.batch_size, self._expansion.max_pending or sys.maxsize),
             batch_interval=self._expansion.batch_interval,
             source_retries=self._expansion.source_retries,
             resumable=self._resumable,
@@ -191,4 +224,17 @@ class StreamSession:
             retry=RetryPolicy(**self._expansion.retry) if self._expansion.retry else None,
         )
         stager = XComStager(self._store, _threads, max_batch_bytes)
-        return Walk(open_source, stager, policy, checkpoint)
+        self._walk = Walk(open_source, stager, policy, checkpoint, self._pace())
+        return self._walk
+
+    def _pace(self) -> Pace | None:
+        expansion, ref = self._expansion, self._expansion.ref
+        if is_in_process() or (expansion.max_pending is None and expansion.rate_limit is None):
+            return None
+        return Pace(
+            expansion.max_pending,
+            expansion.rate_limit,
+            lambda: call_in_thread(
+                count_task_instances, ref.dag_id, ref.run_id, ref.instances_of, states=FINISHED
+            ),
+        )

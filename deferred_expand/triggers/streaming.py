@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.sdk import BaseTrigger, TriggerEvent
+from deferred_expand.shaping.steps import Step, Steps
 from deferred_expand.sources.arguments import unpack
 from deferred_expand.sources.importing import import_source
 from deferred_expand.sources.opening import is_resumable, open_source
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 def is_streaming_trigger(source: Any) -> bool:
     """Whether a source is a trigger that streams by itself."""
     return isinstance(source, type) and issubclass(source, StreamingExpansionTrigger)
+
+
+def _import_steps(steps: list[list[str]]) -> Steps:
+    return tuple(map(Step.from_json, steps))
 
 
 class StreamingExpansionTrigger(BaseTrigger):
@@ -67,6 +72,7 @@ class StreamingExpansionTrigger(BaseTrigger):
         self.source_kwargs = source_kwargs
         self.expansion = expansion
         self._source: Any = None
+        self._session: StreamSession | None = None
 
     async def stream(self, cursor: JSON) -> AsyncIterator[Any]:
         """
@@ -87,6 +93,7 @@ class StreamingExpansionTrigger(BaseTrigger):
                 ref=expansion.ref,
                 try_number=try_number,
                 outer=self,
+                results=self._session.results if self._session else None,
             )
             async with aclosing(opened) as items:
                 async for item in items:
@@ -108,7 +115,9 @@ class StreamingExpansionTrigger(BaseTrigger):
             # In a thread: it may take a while, and run any code.
             self._source = await call_in_thread(import_source, self.source)
             resumable = is_resumable(self._source)
-        session = StreamSession(expansion, self.stream, resumable=resumable)
+        steps = await call_in_thread(_import_steps, expansion.steps)
+        session = StreamSession(expansion, self.stream, resumable=resumable, steps=steps)
+        self._session = session
         if self.task_instance is None:
             event: BatchEvent | TriggerEvent = await session.walk_inline()
         else:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from deferred_expand.exceptions import DeferredExpandError, ItemError, SourceFailed, SourceShrank
@@ -16,6 +16,9 @@ from deferred_expand.streams.buffer import PageBuffer
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
 from deferred_expand.streams.page import JSON, Page, Position, check_cursor
 from deferred_expand.walking.retry import Reopenings, RetryPolicy
+
+if TYPE_CHECKING:
+    from deferred_expand.walking.pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -84,19 +87,26 @@ class Walk:
     """
 
     def __init__(
-        self, open_source: OpenSource, stager: Stager, policy: WalkPolicy, start: Checkpoint
+        self,
+        open_source: OpenSource,
+        stager: Stager,
+        policy: WalkPolicy,
+        start: Checkpoint,
+        pace: Pace | None = None,
     ) -> None:
         self.stream = start.stream
         self.writer = uuid4().hex[:12]
         self._open_source = open_source
         self._stager = stager
         self._policy = policy
+        self._pace = pace
         self._buffer = PageBuffer(start.position, resumable=policy.resumable)
         self._committed = start
         self._staged: deque[_Staged] = deque()
         self._items = start.items  # committed and staged
         self._full = 1  # items that make a batch: few as long as their size is not known
         self._over = False
+        self._hurried = False
         self._failure: Failure | None = None
         self._pulled = asyncio.Event()  # there may be something to stage
         self._room = asyncio.Event()  # the buffer can take more
@@ -120,6 +130,16 @@ class Walk:
     def items(self) -> int:
         """Committed and staged."""
         return self._items
+
+    @property
+    def given(self) -> int:
+        """What the source has given so far, in any walk: also what is not staged yet."""
+        return self._items + len(self._buffer)
+
+    def hurry(self) -> None:
+        """Stage what there is, without waiting for a full batch."""
+        self._hurried = True
+        self._pulled.set()
 
     @property
     def failed(self) -> bool:
@@ -210,6 +230,8 @@ class Walk:
                     buffer.add_item(page, now())
                 if was_empty or len(buffer) >= self._full:  # start the batch's clock, or stage it
                     self._pulled.set()
+                if self._pace is not None:
+                    await self._pace.until_wanted(self.given)
                 while len(buffer) >= 2 * self._full:  # one batch is being staged, the next is complete
                     self._room.clear()
                     await self._room.wait()
@@ -247,11 +269,12 @@ class Walk:
         while len(self._buffer) < self._full and not pulling.done():
             oldest = self._buffer.oldest
             age_left = None if oldest is None else oldest + self._policy.batch_interval - loop.time()
-            if age_left is not None and age_left <= 0:
-                return True
+            if age_left is not None and (age_left <= 0 or self._hurried):
+                break
             self._pulled.clear()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._pulled.wait(), age_left)
+        self._hurried = False
         return len(self._buffer) > 0
 
     async def _weigh_first_item(self) -> None:
@@ -268,7 +291,10 @@ class Walk:
             self._full = max(1, min(self._policy.batch_size, self._policy.max_batch_bytes // mean))
 
     async def _stage(self) -> None:
-        items = self._buffer.peek(self._full)
+        count = self._full
+        if self._pace is not None:
+            count = await self._pace.room(self._items, min(count, len(self._buffer)))
+        items = self._buffer.peek(count)
         encoded = await self._stager.encode(items, self._items + 1)
         for batch in encoded.batches:
             number = self._committed.batches + len(self._staged)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from airflow.sdk.exceptions import AirflowSkipException
 
 from deferred_expand import Page
 
@@ -93,3 +94,39 @@ def next_by_link(response: Any) -> dict[str, Any] | None:
 
 def numbers_of(responses: list[Any]) -> list[int]:
     return [number for response in responses for number in response.json()["items"]]
+
+
+async def search(
+    results: AsyncIterator[dict[str, int]], good_enough: int = 12, width: int = 3
+) -> AsyncIterator[int]:
+    """Tries higher numbers until the results of those before are good enough."""
+    best, tried = 0, 0
+    while best < good_enough:
+        for number in range(tried, tried + width):
+            yield number
+        tried += width
+        async for result in results:
+            best = max(best, result["value"] or 0)
+
+
+def is_even(number: int) -> bool:
+    return number % 2 == 0
+
+
+async def times_ten(number: int) -> int:
+    return number * 10
+
+
+async def twice(number: int) -> AsyncIterator[str]:
+    for letter in "ab":
+        yield f"{number}{letter}"
+
+
+def all_but_two(number: int) -> int:
+    if number == 2:
+        raise AirflowSkipException("two is not wanted")
+    return number
+
+
+def as_kwargs(number: int) -> dict[str, int]:
+    return {"value": number}

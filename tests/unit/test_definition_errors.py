@@ -45,6 +45,8 @@ def stream(task_id: str = "users", **arguments: Any) -> DeferredExpandOperator:
         ({"batch_size": 2.5}, "batch_size is 2.5"),
         ({"batch_interval": 0}, "batch_interval is 0; it must be a number of seconds above 0"),
         ({"batch_interval": "5"}, "batch_interval is '5'"),
+        ({"max_pending": 0}, "max_pending is 0; it must be a whole number of items, 1 or more"),
+        ({"rate_limit": 0}, "rate_limit is 0; it must be a number of items per second above 0"),
         ({"source_retries": -1}, "source_retries is -1; it must be a whole number of retries, 0 or more"),
         ({"source_kwargs": {"count": threading.Lock()}}, r"source_kwargs\['count'\] cannot be sent"),
         ({"source_kwargs": {"size": 3}}, "do not fit source 'tests.e2e.sources:numbers'"),
@@ -66,13 +68,6 @@ def test_a_task_group_expanded_over_a_stream(dag: DAG) -> None:
         group.expand(x=stream().output)
 
 
-def test_a_second_expand_over_the_same_stream(dag: DAG) -> None:
-    users = stream()
-    EchoOperator.partial(task_id="echo").expand(value=users.output)
-    with pytest.raises(DefinitionError, match="'more' is a second task .* of its own for it"):
-        EchoOperator.partial(task_id="more").expand(value=users.output)
-
-
 @pytest.mark.parametrize("limit", ["max_active_tis_per_dag", "max_active_tis_per_dagrun"])
 def test_a_limit_that_leaves_no_place_beside_the_head(dag: DAG, limit: str) -> None:
     with pytest.raises(DefinitionError, match=f"{limit}=1.*a pool with one slot"):
@@ -90,23 +85,39 @@ def test_another_mapped_argument_must_be_a_literal_of_length_one(dag: DAG) -> No
     EchoOperator.partial(task_id="one").expand(value=stream("c").output, note=["x"])
 
 
+def test_a_key_of_a_stream(dag: DAG) -> None:
+    with pytest.raises(DefinitionError, match=r"\['key'\] of a stream is not supported: use .map()"):
+        stream().output["key"]
+
+
+@pytest.mark.parametrize("kind", ["filter", "flat_map"])
+def test_what_decides_the_number_of_items_must_be_importable(dag: DAG, kind: str) -> None:
+    shaped = getattr(stream().output, kind)(lambda item: item)
+    with pytest.raises(DefinitionError, match=rf"{kind}\(<lambda>\) needs a function that a triggerer can"):
+        EchoOperator.partial(task_id="echo").expand(value=shaped)
+
+
+def test_a_function_that_is_nowhere(dag: DAG) -> None:
+    with pytest.raises(DefinitionError, match=r"task 'users': .map\(\): source 'no.such:name' cannot be"):
+        stream().output.map("no.such:name")
+
+
+def test_only_streams_can_be_combined(dag: DAG) -> None:
+    with pytest.raises(DefinitionError, match=r".zip\(\) takes outputs of .*Operators, not \[1\]"):
+        stream().output.zip([1])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    "make",
-    [
-        lambda output: output.map(str),
-        lambda output: output.zip(output),
-        lambda output: output.concat(output),
-        lambda output: output["key"],
-    ],
+    "arguments",
+    [{"max_pending": 2}, {"source": sources.search, "source_kwargs": {}}],
+    ids=["pending", "results"],
 )
-def test_shaping_a_stream(dag: DAG, make: Any) -> None:
-    with pytest.raises(DefinitionError, match="of a stream is not supported: shape the items in the source"):
-        make(stream().output)
-
-
-def test_a_stream_that_nothing_is_expanded_over(dag: DAG) -> None:
-    stream()
-    with pytest.raises(DefinitionError, match="no task is expanded over this stream"):
+def test_what_needs_instances_of_the_streams_own_items(dag: DAG, arguments: dict[str, Any]) -> None:
+    users = stream(**arguments)
+    EchoOperator.partial(task_id="echo").expand(value=users.output.map(str))
+    dag.resolve_template_files()
+    EchoOperator.partial(task_id="other").expand(value=users.output.map(repr))
+    with pytest.raises(DefinitionError, match="needs a task that is expanded over 'users'.output itself"):
         dag.resolve_template_files()
 
 

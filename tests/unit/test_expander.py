@@ -83,7 +83,7 @@ def test_each_committed_batch_has_a_span_in_the_runs_trace() -> None:
     assert plan is not None
     announcement = Announcement("board", "users", 1_700_000_000.0, event)
     parent = {"traceparent": "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"}
-    head = Head(uuid.uuid4(), "dag", "run", "insert", 1, 7, None, datetime.now(tz=timezone.utc))
+    head = Head(uuid.uuid4(), "dag", "run", "insert", 0, 1, 7, None, datetime.now(tz=timezone.utc))
     report_commit(head, Committed(before, plan.log, announcement, parent), 0.01)
     spans = exporter.get_finished_spans()
     assert [span.name for span in spans] == ["deferred_expand.batch"] * 2

@@ -43,6 +43,9 @@ FORMS: dict[str, Any] = {
         batch_interval=5.0,
         source_retries=2,
         retry={"attempts": 5},
+        steps=[["map", "tests.e2e.sources:times_ten"]],
+        max_pending=50,
+        rate_limit=2.5,
     ),
 }
 

@@ -12,7 +12,7 @@ import pytest
 
 from deferred_expand import Page
 from deferred_expand.exceptions import SourceFailed, SourceNotImportable
-from deferred_expand.sources.function import takes_cursor, walk_function
+from deferred_expand.sources.function import takes, walk_function
 from deferred_expand.sources.importing import import_source, source_path
 from deferred_expand.walking.threads import Threads
 
@@ -94,8 +94,8 @@ async def test_a_function_may_return_one_page() -> None:
 
 @pytest.mark.asyncio
 async def test_a_cursor_is_given_to_a_source_that_takes_one() -> None:
-    assert takes_cursor(async_numbers)
-    assert not takes_cursor(numbers)
+    assert takes(async_numbers, "cursor")
+    assert not takes(numbers, "cursor")
     assert await walked(async_numbers, 5, cursor=3) == [3, 4]
 
 

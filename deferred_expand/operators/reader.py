@@ -1,0 +1,111 @@
+"""A stream that a plain task reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from itertools import islice
+from typing import TYPE_CHECKING, Any, overload
+
+from deferred_expand import settings
+from deferred_expand.airflow_internals.sdk import (
+    AirflowRescheduleException,
+    is_in_process,
+    task_instance_state,
+)
+from deferred_expand.committing.codec import decode_or_skipped
+from deferred_expand.exceptions import StreamError
+from deferred_expand.shaping.pipeline import shape_batch
+from deferred_expand.streams.page import SkippedItem
+
+if TYPE_CHECKING:
+    from deferred_expand.committing.store import StreamStore
+    from deferred_expand.shaping.steps import Steps
+    from deferred_expand.streams.commit_log import CommitLog
+
+FIRST_POLL, LONGEST_POLL = 0.5, 5.0  # seconds
+ENDED_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+class StreamReader(Sequence[Any]):
+    """
+    The items of a stream, which may still be open: can be iterated again and again.
+
+    Read batch by batch. Where the stream has not come yet, it waits, for at most ``[deferred_expand]
+    read_timeout`` seconds. What asks for an end (``len()``, an index from behind) waits for that.
+
+    :param steps: what becomes of each item, done here.
+    """
+
+    def __init__(self, store: StreamStore, steps: Steps) -> None:
+        self._store = store
+        self._steps = steps
+        if is_in_process() and not self._is_over(store.read_log()):
+            # dag.test() runs one task after the other: let the one go on that walks the stream.
+            raise AirflowRescheduleException(datetime.now(tz=timezone.utc))
+
+    def __iter__(self) -> Iterator[Any]:
+        number = 1
+        while (log := self._wait_for(number)).items >= number:
+            texts = self._store.read_texts(log, number)
+            number += len(texts)
+            for item in shape_batch(map(decode_or_skipped, texts), self._steps):
+                if not isinstance(item, SkippedItem):
+                    yield item
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return list(self)[index]
+        if index < 0:
+            index += len(self)
+        for item in islice(self, max(0, index), None):
+            if index >= 0:
+                return item
+        raise IndexError(index)
+
+    def _wait_for(self, number: int) -> CommitLog:
+        """The log once it has the item, or the stream has ended."""
+        gives_up_at = time.monotonic() + settings.read_timeout()
+        pause = FIRST_POLL
+        while True:
+            log = self._store.read_log()
+            if log is not None and (log.items >= number or log.ended):
+                return log
+            if self._is_over(log):
+                return self._ended_early(log)
+            if time.monotonic() > gives_up_at:
+                raise StreamError(
+                    f"{self._where} has not given item {number} within [deferred_expand] read_timeout"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_POLL)
+
+    def _is_over(self, log: CommitLog | None) -> bool:
+        if log is not None and log.ended:
+            return True
+        ref = self._store.ref
+        return task_instance_state(ref.dag_id, ref.run_id, *ref.walker) in ENDED_STATES
+
+    def _ended_early(self, log: CommitLog | None) -> CommitLog:
+        state = task_instance_state(self._store.ref.dag_id, self._store.ref.run_id, *self._store.ref.walker)
+        if log is None or state != "success":
+            raise StreamError(
+                f"{self._where} has ended as {state}, after {log.items if log else 0} item(s); clear what "
+                "walks it, and this task"
+            )
+        return log
+
+    @property
+    def _where(self) -> str:
+        ref = self._store.ref
+        return f"the stream of task {ref.task_id!r} in DAG {ref.dag_id!r}, run {ref.run_id!r},"

@@ -1,0 +1,169 @@
+"""Other streams of the same run as a source: followed as they are committed, one or several in one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import AsyncExitStack, aclosing
+from typing import TYPE_CHECKING, Any, Protocol
+
+from deferred_expand.airflow_internals.sdk import task_instance_state
+from deferred_expand.committing.codec import decode_or_skipped
+from deferred_expand.committing.store import StreamRef, StreamStore
+from deferred_expand.exceptions import SourceGaveUp, SourceSkipped
+from deferred_expand.streams.page import Page, SkippedItem
+from deferred_expand.walking.threads import Threads
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+FIRST_POLL, LONGEST_POLL = 0.5, 5.0  # seconds
+ENDED_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+async def follow(
+    parents: Sequence[dict[str, Any]] = (),
+    how: str = "concat",
+    strict: bool = False,
+    fill: bool = False,
+    fillvalue: Any = None,
+    cursor: list[int] | None = None,
+) -> AsyncGenerator[Page, None]:
+    """
+    Items of the parents' streams as soon as they are committed.
+
+    :param parents: JSON of :class:`StreamRef`.
+    :param how: ``"zip"`` or ``"concat"`` (of one: that one).
+    :param cursor: how many items of each parent have been taken.
+    """
+    thread = Threads("follow")
+    taken = list(cursor or [0] * len(parents))
+    followed = [CommittedStream(StreamRef(**ref), thread) for ref in parents]
+    try:
+        opened = (
+            zip_streams(followed, taken, strict, fill, fillvalue)
+            if how == "zip"
+            else concat_streams(followed, taken)
+        )
+        async with aclosing(opened) as pages:
+            async for page in pages:
+                yield page
+    finally:
+        thread.close()
+
+
+class Followed(Protocol):
+    """A stream that is followed."""
+
+    name: str
+
+    def batches(self, taken: int) -> AsyncGenerator[list[Any], None]:
+        """The items after those, batch by batch, until the stream has ended."""
+
+
+class CommittedStream:
+    """One of this run. Its walk may begin anew, and must give the same items then."""
+
+    def __init__(self, ref: StreamRef, thread: Threads) -> None:
+        self.ref = ref
+        self.name = ref.task_id
+        self._store = StreamStore(ref)
+        self._thread = thread
+
+    async def batches(self, taken: int) -> AsyncGenerator[list[Any], None]:
+        """
+        Implements :class:`Followed`.
+
+        :raises SourceGaveUp: it failed for good.
+        :raises SourceSkipped: it was skipped before its first item.
+        """
+        pause = FIRST_POLL
+        while True:
+            log = await self._thread.run(self._store.read_log)
+            while log is not None and log.items > taken:
+                texts = await self._thread.run(self._store.read_texts, log, taken + 1)
+                taken += len(texts)
+                pause = FIRST_POLL
+                yield [decode_or_skipped(text) for text in texts]
+            if log is not None and log.ended:
+                return
+            ref = self.ref
+            state = await self._thread.run(task_instance_state, ref.dag_id, ref.run_id, *ref.walker)
+            if state not in ENDED_STATES:
+                await asyncio.sleep(pause)
+                pause = min(1.5 * pause, LONGEST_POLL)
+            elif log is not None and log.items > taken:
+                continue
+            elif state == "success" and log is not None:
+                return  # marked so by a person
+            elif state == "skipped" and not taken:
+                raise SourceSkipped(f"the stream of task {ref.task_id!r} was skipped")
+            elif pause == LONGEST_POLL:
+                raise SourceGaveUp(
+                    f"the stream of task {ref.task_id!r} has ended as {state} after {taken} item(s)"
+                )
+            else:
+                pause = LONGEST_POLL  # look once more: its last commit may be younger than the log read
+
+
+async def concat_streams(parents: Sequence[Followed], taken: list[int]) -> AsyncGenerator[Page, None]:
+    """:param taken: items of each that were taken before; counted on."""
+    for number, parent in enumerate(parents):
+        async with aclosing(parent.batches(taken[number])) as batches:
+            async for items in batches:
+                taken[number] += len(items)
+                yield Page(items, cursor=list(taken))
+
+
+async def zip_streams(
+    parents: Sequence[Followed], taken: list[int], strict: bool, fill: bool, fillvalue: Any
+) -> AsyncGenerator[Page, None]:
+    """:param taken: items of each that were taken before; counted on."""
+    async with AsyncExitStack() as stack:
+        queues = [
+            _Queue(await stack.enter_async_context(aclosing(parent.batches(taken[number]))))
+            for number, parent in enumerate(parents)
+        ]
+        while True:
+            await asyncio.gather(*(queue.fill() for queue in queues))
+            rest = [queue for queue in queues if queue.items]
+            if len(rest) < len(queues) and strict and rest:
+                raise SourceGaveUp(
+                    "zip(strict=True): the streams have not the same length, "
+                    + _lengths(parents, taken, queues)
+                )
+            if not rest or (len(rest) < len(queues) and not fill):
+                return
+            count = min(len(queue.items) for queue in rest)
+            items = [_row(queues, fillvalue) for _ in range(count)]
+            for number, queue in enumerate(queues):
+                taken[number] += count if queue in rest else 0
+            yield Page(items, cursor=list(taken))
+
+
+class _Queue:
+    """Items of one stream that wait for those of the others."""
+
+    def __init__(self, batches: AsyncGenerator[list[Any], None]) -> None:
+        self.items: deque[Any] = deque()
+        self._batches = batches
+
+    async def fill(self) -> None:
+        """Wait for at least one item, or the end."""
+        while not self.items:
+            batch = await anext(self._batches, None)
+            if batch is None:
+                return
+            self.items.extend(batch)
+
+
+def _row(queues: list[_Queue], fillvalue: Any) -> Any:
+    row = tuple(queue.items.popleft() if queue.items else fillvalue for queue in queues)
+    return next((item for item in row if isinstance(item, SkippedItem)), row)
+
+
+def _lengths(parents: Sequence[Followed], taken: list[int], queues: list[_Queue]) -> str:
+    return ", ".join(
+        f"{parent.name!r} has {'more than ' if queue.items else ''}{number}"
+        for parent, number, queue in zip(parents, taken, queues, strict=True)
+    )

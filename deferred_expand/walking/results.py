@@ -1,0 +1,63 @@
+"""What finished items have returned, for a source that goes on from there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+POLL = 1.0  # seconds
+FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+class FinishedResults(AsyncIterator[Any]):
+    """
+    The results of finished items in the order in which they are seen to be finished.
+
+    An item that failed, was skipped, or returned nothing gives ``None``. It ends when every item
+    that the source has given so far is seen; more can be asked for once it has given more.
+
+    :param states: of the item instances, by map index.
+    :param result: of the item with a map index.
+    :param given: how many items the source has given.
+    :param hurry: has them made task instances at once.
+    :param waits: whether to wait for unfinished items.
+    """
+
+    def __init__(
+        self,
+        states: Callable[[], Awaitable[dict[int, str | None]]],
+        result: Callable[[int], Awaitable[Any]],
+        given: Callable[[], int],
+        hurry: Callable[[], None],
+        *,
+        waits: bool = True,
+    ) -> None:
+        self._states = states
+        self._result = result
+        self._given = given
+        self._hurry = hurry
+        self._waits = waits
+        self._seen: set[int] = set()
+        self._to_give: list[int] = []
+
+    def __aiter__(self) -> FinishedResults:
+        return self
+
+    async def __anext__(self) -> Any:
+        while not self._to_give:
+            if len(self._seen) >= self._given():
+                raise StopAsyncIteration
+            await self._look()
+            if not self._to_give:
+                if not self._waits:
+                    raise StopAsyncIteration
+                self._hurry()
+                await asyncio.sleep(POLL)
+        return await self._result(self._to_give.pop(0))
+
+    async def _look(self) -> None:
+        states = await self._states()
+        new = [n for n, state in states.items() if n > 0 and state in FINISHED and n not in self._seen]
+        self._to_give = sorted(new)
+        self._seen.update(new)

@@ -1,0 +1,119 @@
+"""What a DAG looks like when several tasks follow one stream."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.sdk import DAG, task
+from airflow.serialization.serialized_objects import DagSerialization
+
+from deferred_expand import DeferredExpandOperator
+from tests.e2e import sources
+from tests.e2e.operators import EchoOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def dag() -> Iterator[DAG]:
+    with DAG("my_dag", schedule=None) as dag, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Task .* was never mapped")
+        yield dag
+
+
+def stream(task_id: str = "users") -> DeferredExpandOperator:
+    return DeferredExpandOperator(task_id=task_id, source=sources.numbers, source_kwargs={"count": 3})
+
+
+def expand(task_id: str, over: Any) -> Any:
+    return EchoOperator.partial(task_id=task_id).expand(value=over)
+
+
+def edges(dag: DAG) -> set[str]:
+    """As the scheduler sees them."""
+    dag.resolve_template_files()
+    read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    return {f"{task.task_id} > {other}" for task in read.tasks for other in task.downstream_task_ids}
+
+
+def length_from(dag: DAG, task_id: str) -> set[str]:
+    read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    return {parent.task_id for parent in read.get_task(task_id).iter_mapped_dependencies()}
+
+
+def test_the_only_consumer_needs_no_task_in_between(dag: DAG) -> None:
+    expand("echo", stream().output.filter(sources.is_even).map(lambda number: -number))
+    assert edges(dag) == {"users > echo"}
+    assert length_from(dag, "echo") == {"users"}
+
+
+def test_a_second_task_follows_the_first_ones_stream(dag: DAG) -> None:
+    users = stream()
+    expand("echo", users.output)
+    expand("even", users.output.filter(sources.is_even))
+    expand("all", users.output)
+    assert edges(dag) == {
+        "users > echo", "users > users.even", "users.even > even", "users > users.all", "users.all > all",
+    }  # fmt: skip
+    assert length_from(dag, "echo") == {"users"}
+    assert length_from(dag, "even") == {"users.even"}
+    assert dag.get_task("users.even").trigger_rule == "always"
+
+
+def test_a_shaped_first_consumer_makes_way(dag: DAG) -> None:
+    users = stream()
+    shaped = users.output.filter(sources.is_even)
+    expand("even", shaped)
+    expand("again", shaped)
+    assert edges(dag) == {
+        "users > users.even", "users.even > even", "users > users.again", "users.again > again",
+    }  # fmt: skip
+    assert users.mapped_task_id is None, "it walks itself"
+    expand("echo", users.output)
+    assert users.mapped_task_id == "echo"
+
+
+def test_combined_streams_are_readable_in_the_graph(dag: DAG) -> None:
+    a, b = stream("a"), stream("b")
+    expand("pair", a.output.zip(b.output.filter(sources.is_even), strict=True).map(lambda pair: pair[0]))
+    expand("all", a.output.concat(b.output))
+    assert edges(dag) == {
+        "b > b.is_even", "a > a.zip_b.is_even", "b.is_even > a.zip_b.is_even", "a.zip_b.is_even > pair",
+        "a > a.concat_b", "b > a.concat_b", "a.concat_b > all",
+    }  # fmt: skip
+
+
+def test_names_are_free(dag: DAG) -> None:
+    a, b = stream("a"), stream("b")
+    expand("one", a.output.concat(b.output))
+    expand("two", a.output.concat(b.output))
+    assert {"a.concat_b", "a.concat_b_2"} <= set(dag.task_dict)
+
+
+def test_a_task_that_reads_a_shaped_stream_sees_it_unshaped(dag: DAG) -> None:
+    users = stream()
+    expand("even", users.output.filter(sources.is_even))
+
+    @task
+    def summarize(numbers: Any) -> None:
+        pass
+
+    summarize(users.output)
+    assert edges(dag) == {"users > users.even", "users.even > even", "users > summarize"}
+
+
+def test_expand_kwargs_and_taskflow(dag: DAG) -> None:
+    users = stream()
+    expand("echo", users.output)
+    EchoOperator.partial(task_id="kwargs").expand_kwargs(users.output.map(sources.as_kwargs))
+
+    @task
+    def add(number: int) -> int:
+        return number
+
+    add.expand(number=users.output.flat_map(sources.twice))
+    assert length_from(dag, "kwargs") == {"users.kwargs"}
+    assert length_from(dag, "add") == {"users.add"}
