@@ -79,6 +79,10 @@ class SourceShrank(SourceError):
     """The source, opened again, ended before the items already committed were passed over."""
 
 
+class ResultsAwaited(DeferredExpandError):
+    """In ``dag.test()``: the source waits for items that run only once it has let go."""
+
+
 class ItemError(DeferredExpandError):
     """One item cannot become a task instance; the message names its number."""
 

@@ -85,6 +85,8 @@ class StreamHeadOperator(BaseOperator):
     def _commit(self, context: Any, store: StreamStore, batch_event: BatchEvent) -> None:
         log = store.read_log()
         plan = plan_commit(log, batch_event, context["ti"].try_number) if log else None
+        if plan is None and is_in_process():
+            self._requeue()  # the source waits for what its items return
         if plan is None:
             self.log.warning("The stream has gone on without these batches; they are dropped")
             return self.execute(context)

@@ -290,12 +290,14 @@ class LocalAirflow:
             if len(page["task_instances"]) < 100:
                 return sorted(found, key=lambda ti: int(ti["map_index"]))
 
-    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
-        """One XCom of an unmapped task."""
+    def xcom(
+        self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, key: str = "return_value"
+    ) -> Any:
+        """The value of one XCom."""
         entry = self.api(
             "GET",
             f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}",
-            params={"deserialize": "false"},
+            params={"deserialize": "false", "map_index": map_index},
         )
         value = entry["value"]
         return json.loads(value) if isinstance(value, str) else value

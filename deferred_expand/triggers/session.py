@@ -229,7 +229,10 @@ class StreamSession:
 
     def _pace(self) -> Pace | None:
         expansion, ref = self._expansion, self._expansion.ref
-        if is_in_process() or (expansion.max_pending is None and expansion.rate_limit is None):
+        if expansion.max_pending is None and expansion.rate_limit is None:
+            return None
+        if is_in_process():
+            log.info("max_pending and rate_limit do nothing in dag.test(), where tasks run one by one")
             return None
         return Pace(
             expansion.max_pending,

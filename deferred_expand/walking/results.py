@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from deferred_expand.exceptions import ResultsAwaited
+
 POLL = 1.0  # seconds
 FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
@@ -21,7 +23,7 @@ class FinishedResults(AsyncIterator[Any]):
     :param result: of the item with a map index.
     :param given: how many items the source has given.
     :param hurry: has them made task instances at once.
-    :param waits: whether to wait for unfinished items.
+    :param waits: whether to wait for unfinished items; otherwise ``ResultsAwaited`` is raised.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class FinishedResults(AsyncIterator[Any]):
             await self._look()
             if not self._to_give:
                 if not self._waits:
-                    raise StopAsyncIteration
+                    raise ResultsAwaited("the source waits for results of its items")
                 self._hurry()
                 await asyncio.sleep(POLL)
         return await self._result(self._to_give.pop(0))

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
-from deferred_expand.exceptions import DeferredExpandError, ItemError, SourceFailed, SourceShrank
+from deferred_expand.exceptions import (
+    DeferredExpandError,
+    ItemError,
+    ResultsAwaited,
+    SourceFailed,
+    SourceShrank,
+)
 from deferred_expand.streams.buffer import PageBuffer
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
 from deferred_expand.streams.page import JSON, Page, Position, check_cursor
@@ -107,6 +113,7 @@ class Walk:
         self._full = 1  # items that make a batch: few as long as their size is not known
         self._over = False
         self._hurried = False
+        self._suspended = False  # in dag.test(): what is given must run before it goes on
         self._failure: Failure | None = None
         self._pulled = asyncio.Event()  # there may be something to stage
         self._room = asyncio.Event()  # the buffer can take more
@@ -178,7 +185,7 @@ class Walk:
             first=self._committed.batches,
             counts=tuple(staged.count for staged in self._staged),
             position=self._staged[-1].position if self._staged else self._committed.position,
-            ended=self._over and self._failure is None,
+            ended=self._over and self._failure is None and not self._suspended,
             failure=self._failure if self._over else None,
         )
 
@@ -220,6 +227,8 @@ class Walk:
 
     async def _pull_once(self, position: Position) -> None:
         buffer, now = self._buffer, asyncio.get_running_loop().time
+        if self._pace is not None:
+            await self._pace.until_wanted(self.given)
         async with aclosing(self._open_source(position.cursor)) as pages:
             async for page in pages:
                 was_empty = not buffer
@@ -255,6 +264,8 @@ class Walk:
                 await self._until_walk_ahead()
             await pulling
             self._over = True
+        except ResultsAwaited:
+            self._over = self._suspended = True
         except DeferredExpandError as error:
             self._failure = Failure.of(error)
             self._over = True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
@@ -27,6 +29,21 @@ class EchoOperator(BaseOperator):
     def execute(self, context: Any) -> Any:
         context["echoed"] = self.value
         return {"value": self.value, "note": self.note, "templated": self.templated}
+
+
+class WaitingEchoOperator(EchoOperator):
+    """Waits until a file exists."""
+
+    template_fields = ("gate",)
+
+    def __init__(self, *, gate: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gate = gate
+
+    def execute(self, context: Any) -> Any:
+        while not Path(self.gate).exists():
+            time.sleep(0.2)
+        return super().execute(context)
 
 
 class DeferringEchoOperator(EchoOperator):

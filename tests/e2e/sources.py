@@ -130,3 +130,31 @@ def all_but_two(number: int) -> int:
 
 def as_kwargs(number: int) -> dict[str, int]:
     return {"value": number}
+
+
+def is_negative(number: int) -> bool:
+    return number < 0
+
+
+def is_first(number: int) -> bool:
+    return number == 0
+
+
+async def breaks_after(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        yield number
+    raise ApiBroke(f"after {count}")
+
+
+async def endless(notes: str) -> AsyncIterator[int]:
+    """Numbers for as long as anyone wants them; says that it is open, and that it was closed."""
+    path = Path(notes)
+    number = 0
+    try:
+        while True:
+            yield number
+            number += 1
+            await asyncio.to_thread(path.with_suffix(".open").write_text, str(number))
+            await asyncio.sleep(0.2)
+    finally:
+        path.with_suffix(".closed").touch()

@@ -12,9 +12,16 @@ import pytest
 
 from deferred_expand.testing.local_airflow import LocalAirflow
 from tests.e2e.conftest import CONFIG, ROOT
+from tests.paged_api import PagedApi
 
 if TYPE_CHECKING:
-    from tests.paged_api import PagedApi
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[PagedApi]:
+    with PagedApi() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +40,12 @@ def inline(api: PagedApi, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "bad_item": {"notes": str(notes / "bad_item")},
         "blocking": {},
         "too_long": {},
+        "shaped": {},
+        "skips_one": {},
+        "shared": {"url": api.url("shared_inline")},
+        "only_read": {},
+        "parent_fails": {},
+        "search": {},
     }
     airflow = LocalAirflow(ROOT / "tests/e2e/dags", python_path=[ROOT], config=CONFIG)
     airflow.migrate()
@@ -92,3 +105,34 @@ def test_special_operators_and_sources_run_inline(
 def test_failures_fail_inline(inline: dict[str, dict[str, Any]], dag_id: str) -> None:
     assert inline[dag_id]["state"] == "failed"
     assert inline[dag_id]["instances"]["echo[0]"] == "failed"
+
+
+def echoed(inline: dict[str, dict[str, Any]], dag_id: str) -> dict[str, list[str]]:
+    states: dict[str, list[str]] = {}
+    for name, state in inline[dag_id]["instances"].items():
+        states.setdefault(name.partition("[")[0], []).append(state)
+    return states
+
+
+def test_shaped_streams_run_inline(inline: dict[str, dict[str, Any]]) -> None:
+    assert [result["value"] for result in inline["shaped"]["result"]] == ["0A", "0B", "2A", "2B", "4A", "4B"]
+    assert sorted(echoed(inline, "skips_one")["echo"]) == ["skipped", *["success"] * 4]
+
+
+def test_shared_streams_run_inline(inline: dict[str, dict[str, Any]], api: PagedApi) -> None:
+    assert inline["shared"]["state"] == "success"
+    states = echoed(inline, "shared")
+    assert {task: len(states[task]) for task in ("echo", "even", "pair", "all")} == {
+        "echo": 7, "even": 4, "pair": 7, "all": 10,
+    }  # fmt: skip
+    assert api.cursors("shared_inline") == [0, 1, 2]
+    assert inline["only_read"]["state"] == "success"
+
+
+def test_failures_of_parents_inline(inline: dict[str, dict[str, Any]]) -> None:
+    assert inline["parent_fails"]["state"] == "failed"
+    assert sorted(echoed(inline, "parent_fails")["tens"]) == ["failed", "success", "success"]
+
+
+def test_a_loop_runs_inline(inline: dict[str, dict[str, Any]]) -> None:
+    assert [result["value"] for result in inline["search"]["result"]] == list(range(15))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import psutil
@@ -68,10 +69,14 @@ def launches(cluster: LocalAirflow, run: Run) -> int:
     return len(re.findall(rf"task-instances/{head['id']}/run", cluster.output("api-server").read_text()))
 
 
+def triggerer_job(cluster: LocalAirflow, run: Run) -> int | None:
+    head = cluster.api("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/echo/0")
+    return head["triggerer_job"]["id"] if head["triggerer_job"] else None
+
+
 def triggerer_of(cluster: LocalAirflow, run: Run) -> str:
     """The component that the head's trigger is assigned to."""
-    job = cluster.api("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/echo/0")["triggerer_job"]
-    said = f"expander of triggerer {job['id']} is at work"
+    said = f"expander of triggerer {triggerer_job(cluster, run)} is at work"
     return next(name for name in TRIGGERERS if said in cluster.output(name).read_text())
 
 
@@ -145,6 +150,28 @@ def test_a_chain_goes_on_at_the_page_it_had_reached(cluster: LocalAirflow) -> No
         asked = api.cursors("http_killed")
         assert sorted(set(asked)) == list(range(8))
         assert len(asked) <= 9, "only the page in flight is asked for again"
+
+
+def test_a_triggerer_dies_while_the_walk_is_held_back(cluster: LocalAirflow, tmp_path: Path) -> None:
+    with PagedApi() as api:
+        cluster.wait_for_dag("held_back")
+        gate = tmp_path / "gate"
+        conf = {"url": api.url("held_back"), "gate": str(gate)}
+        run = Run(cluster, "held_back", cluster.trigger("held_back", conf))
+        wait_until("two items wait", lambda: run.states("echo")[1:] == ["running"] * 2, 90)
+        before = triggerer_job(cluster, run)
+        for name in TRIGGERERS:
+            cluster.kill(name)
+            cluster.start_component(name)
+        wait_until("it is walked again", lambda: triggerer_job(cluster, run) not in (None, before), 60)
+        assert run.states("echo")[1:] == ["running"] * 2
+        opened_at = time.time()
+        gate.touch()
+        assert run.wait() == "success"
+        assert run.result() == list(range(6))
+        assert api.cursors("held_back") == list(range(6))
+        early = [one.cursor for one in api.requests["held_back"] if one.at < opened_at]
+        assert early == [0, 1], "the source is left alone until items are finished"
 
 
 def test_without_the_plugin_a_stream_goes_on_with_the_callback(cluster: LocalAirflow, tmp_path: Path) -> None:

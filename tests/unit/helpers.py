@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from deferred_expand.streams.events import BatchEvent, Checkpoint
+    from deferred_expand.walking.pace import Pace
 
 
 class Bad:
@@ -90,7 +91,9 @@ class PagedNumbers:
             self.closed += 1
 
 
-def make_walk(source: PagedNumbers, stager: MemoryStager, start: Checkpoint, **policy: Any) -> Walk:
+def make_walk(
+    source: PagedNumbers, stager: MemoryStager, start: Checkpoint, pace: Pace | None = None, **policy: Any
+) -> Walk:
     given: dict[str, Any] = {
         "batch_size": 5,
         "batch_interval": 5.0,
@@ -101,4 +104,4 @@ def make_walk(source: PagedNumbers, stager: MemoryStager, start: Checkpoint, **p
         "resumable": source.takes_cursor,
         **policy,
     }
-    return Walk(source.open, stager, WalkPolicy(**given), start)
+    return Walk(source.open, stager, WalkPolicy(**given), start, pace)

@@ -1,0 +1,102 @@
+"""Shaped, combined, shared and read streams, loops and stopping, on a real Airflow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deferred_expand.testing.local_airflow import wait_until
+from tests.e2e.conftest import Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deferred_expand.testing.local_airflow import LocalAirflow
+    from tests.paged_api import PagedApi
+
+Runs = dict[str, Run]
+
+
+def values(run: Run, task_id: str) -> list[Any]:
+    """What the instances of a mapped task have echoed, by map index, without the head's."""
+    indexes = [ti["map_index"] for ti in run.instances(task_id)]
+    return [run.airflow.xcom(run.dag_id, run.run_id, task_id, index)["value"] for index in indexes[1:]]
+
+
+def test_items_are_filtered_mapped_and_flat_mapped(runs: Runs) -> None:
+    run = runs["shaped"]
+    assert run.wait() == "success"
+    assert run.result() == ["0A", "0B", "2A", "2B", "4A", "4B"]
+    assert run.states("echo") == ["success"] * 7, "what is dropped costs no instance"
+
+
+def test_a_stream_whose_items_are_all_dropped_is_skipped(runs: Runs) -> None:
+    run = runs["nothing_left"]
+    assert run.wait() == "success"
+    assert run.states("echo") == ["skipped"]
+
+
+def test_a_map_that_skips_skips_the_items_instance(runs: Runs) -> None:
+    run = runs["skips_one"]
+    run.wait()
+    assert run.states("echo") == ["success", "success", "success", "skipped", "success"]
+    assert "two is not wanted" in run.log("echo", 3)
+
+
+def test_several_tasks_over_one_stream(runs: Runs, api: PagedApi, request: pytest.FixtureRequest) -> None:
+    run = runs["shared"]
+    assert run.wait() == "success"
+    assert values(run, "echo") == [0, 1, 2, 3, 4, 5]
+    assert values(run, "even") == [0, 2, 4]
+    assert values(run, "pair") == [[0, 0], [1, 10], [2, 20], [3, -1], [4, -1], [5, -1]]
+    assert values(run, "all") == [0, 1, 2, 3, 4, 5, 0, 10, 20]
+    assert sorted(set(api.cursors("shared"))) == [0, 1, 2]
+    if "expander" in request.node.name:
+        assert api.cursors("shared") == [0, 1, 2], "one walk for all of them"
+
+
+def test_a_task_reads_a_stream(runs: Runs) -> None:
+    run = runs["shared"]
+    run.wait()
+    everything = [0, 1, 2, 3, 4, 5]
+    assert run.result("summarize") == [everything, everything, [0, 2, 4], 6, 5]
+
+
+def test_a_stream_that_is_only_read(runs: Runs) -> None:
+    run = runs["only_read"]
+    assert run.wait() == "success"
+    assert run.result("add_up") == 15
+
+
+def test_a_failed_parent_fails_its_children(runs: Runs) -> None:
+    run = runs["parent_fails"]
+    assert run.wait() == "failed"
+    assert run.states("echo") == ["failed", "success", "success"]
+    assert run.states("tens") == ["failed", "success", "success"]
+    assert "the stream of task 'broken' has ended as failed after 2 item(s)" in run.log("tens", 0)
+
+
+def test_a_loop_ends_when_the_answer_is_good_enough(runs: Runs) -> None:
+    run = runs["search"]
+    assert run.wait() == "success"
+    assert run.result() == list(range(15)), "three at a time, until one of them is at least 12"
+
+
+@pytest.mark.parametrize("how", ["run failed", "head failed", "head succeeded"])
+def test_nobody_wants_it_any_more(airflow: LocalAirflow, tmp_path: Path, how: str) -> None:
+    airflow.wait_for_dag("endless")
+    notes = tmp_path / "source"
+    run = Run(airflow, "endless", airflow.trigger("endless", {"notes": str(notes)}))
+    wait_until("the first item ran", lambda: run.states("echo")[1:] == ["success"], 90)
+    path = f"/dags/endless/dagRuns/{run.run_id}"
+    if how == "run failed":
+        airflow.api("PATCH", path, json={"state": "failed"})
+    else:
+        state = "failed" if how == "head failed" else "success"
+        airflow.api("PATCH", f"{path}/taskInstances/echo/0", json={"new_state": state})
+    # A trigger is cancelled with its triggerer's next round; the walk looks every 2 seconds.
+    wait_until("the source is closed", notes.with_suffix(".closed").exists, 5)
+    given = notes.with_suffix(".open").read_text()
+    assert run.wait() == ("success" if how == "head succeeded" else "failed")
+    assert notes.with_suffix(".open").read_text() == given
