@@ -15,6 +15,7 @@ Every error this package raises, in one tree.
     │   ├── ItemNotSerializable
     │   └── ItemTooLarge
     ├── CursorNotSerializable      a page's cursor is not JSON
+    ├── ResultsAwaited             in ``dag.test()``, a loop lets its items run first
     └── StreamError                the stream's own records do not fit together
         ├── ItemNotFound           no batch holds the item any more
         ├── ItemsRemoved           Airflow marked committed items REMOVED
@@ -33,6 +34,7 @@ __all__ = [
     "ItemTooLarge",
     "ItemsRemoved",
     "MapLengthExceeded",
+    "ResultsAwaited",
     "SourceError",
     "SourceFailed",
     "SourceGaveUp",

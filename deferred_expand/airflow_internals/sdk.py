@@ -56,6 +56,7 @@ __all__ = [
     "DecoratedMappedOperator",
     "DependencyMixin",
     "DictOfListsExpandInput",
+    "ENDED_STATES",
     "ListOfDictsExpandInput",
     "MappedOperator",
     "MappedTaskGroup",
@@ -73,10 +74,10 @@ __all__ = [
     "dag_folders",
     "decrypt",
     "encrypt",
+    "finished_items",
     "import_string",
     "ensure_sync_calls_work_here",
     "is_in_process",
-    "item_states",
     "is_map_length_refusal",
     "plugins_folder",
     "serde_deserialize",
@@ -95,6 +96,8 @@ ALL_STATES_BUT_REMOVED = (
 )  # fmt: skip
 """For ``GetTICount``: "null" stands for no state (execution_api/routes/task_instances.py)."""
 
+
+ENDED_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 # How an operator is told that its trigger failed (airflow/models/trigger.py, ``submit_failure``).
 DEFERRAL_FAILED = TRIGGER_FAIL_REPR
@@ -141,15 +144,16 @@ def task_instance_state(dag_id: str, run_id: str, task_id: str, map_index: int) 
     return next(iter(states.get(run_id, {}).values()), None)
 
 
-def item_states(dag_id: str, run_id: str, task_id: str) -> dict[int, str | None]:
-    """States of the instances of a mapped task, by map index; answered in triggers too."""
+def finished_items(dag_id: str, run_id: str, task_id: str) -> set[int]:
+    """Map indexes from 1 of the finished instances of a mapped task; answered in triggers too."""
     answer = task_runner.SUPERVISOR_COMMS.send(
         GetTaskStates(dag_id=dag_id, run_ids=[run_id], task_ids=[task_id])
     )
     states: dict[str, str | None] = answer.task_states.get(run_id, {})  # type: ignore[union-attr]
     # Named after the task and the index (execution_api/routes/task_instances.py, ``get_task_states``).
     prefix = f"{task_id}_"
-    return {int(name.removeprefix(prefix)): state for name, state in states.items() if name != task_id}
+    finished = {name.removeprefix(prefix) for name, state in states.items() if state in ENDED_STATES}
+    return {int(index) for index in finished if index.isdecimal() and index != "0"}
 
 
 def set_map_index_label(context: Any, label: str) -> None:

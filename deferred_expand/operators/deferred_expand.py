@@ -25,6 +25,7 @@ from deferred_expand.operators.checks import (
 )
 from deferred_expand.operators.consumers import Consumers, reads
 from deferred_expand.operators.output import StreamReference
+from deferred_expand.operators.reader import come_back_unless_over
 from deferred_expand.operators.worker_hops import WorkerHops
 from deferred_expand.sources.arguments import can_travel, pack
 from deferred_expand.sources.importing import import_source, source_path
@@ -257,6 +258,8 @@ class DeferredExpandOperator(BaseOperator):
         log = CommitLog(stream=uuid4().hex)
         StreamStore(ref).write_log(log)
         if ref.mapped_task_id is None:
+            for parent in self.parents:
+                come_back_unless_over(StreamStore(parent.stream_ref(context)))
             return self._go_on(context, log, until=None)
         existing = count_task_instances(ref.dag_id, ref.run_id, ref.mapped_task_id)
         return self._go_on(context, log, until=existing - 1)

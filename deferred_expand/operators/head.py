@@ -18,6 +18,7 @@ from deferred_expand.airflow_internals.sdk import (
 )
 from deferred_expand.committing.store import StreamRef, StreamStore
 from deferred_expand.exceptions import ItemsRemoved, SourceFailed, StreamError
+from deferred_expand.operators.reader import come_back_unless_over
 from deferred_expand.operators.worker_hops import WorkerHops
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
@@ -48,6 +49,8 @@ class StreamHeadOperator(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Go on from the last commit: wait for batches, or end."""
+        for parent in self._stream.parents:
+            come_back_unless_over(StreamStore(parent.stream_ref(context)))
         store = StreamStore(self._stream.stream_ref(context))
         log = store.read_log()
         if log is None:

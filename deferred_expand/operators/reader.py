@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from deferred_expand import settings
 from deferred_expand.airflow_internals.sdk import (
+    ENDED_STATES,
     AirflowRescheduleException,
     is_in_process,
     task_instance_state,
@@ -25,7 +26,22 @@ if TYPE_CHECKING:
     from deferred_expand.streams.commit_log import CommitLog
 
 FIRST_POLL, LONGEST_POLL = 0.5, 5.0  # seconds
-ENDED_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+def come_back_unless_over(store: StreamStore) -> None:
+    """
+    In ``dag.test()``, which runs one task after the other, let the one go on that walks the stream.
+
+    :raises AirflowRescheduleException: it has not come to its end.
+    """
+    if is_in_process() and not _is_over(store, store.read_log()):
+        raise AirflowRescheduleException(datetime.now(tz=timezone.utc))
+
+
+def _is_over(store: StreamStore, log: CommitLog | None) -> bool:
+    if log is not None and log.ended:
+        return True
+    return task_instance_state(store.ref.dag_id, store.ref.run_id, *store.ref.walker) in ENDED_STATES
 
 
 class StreamReader(Sequence[Any]):
@@ -41,9 +57,7 @@ class StreamReader(Sequence[Any]):
     def __init__(self, store: StreamStore, steps: Steps) -> None:
         self._store = store
         self._steps = steps
-        if is_in_process() and not self._is_over(store.read_log()):
-            # dag.test() runs one task after the other: let the one go on that walks the stream.
-            raise AirflowRescheduleException(datetime.now(tz=timezone.utc))
+        come_back_unless_over(store)
 
     def __iter__(self) -> Iterator[Any]:
         number = 1
@@ -81,7 +95,7 @@ class StreamReader(Sequence[Any]):
             log = self._store.read_log()
             if log is not None and (log.items >= number or log.ended):
                 return log
-            if self._is_over(log):
+            if _is_over(self._store, log):
                 return self._ended_early(log)
             if time.monotonic() > gives_up_at:
                 raise StreamError(
@@ -89,12 +103,6 @@ class StreamReader(Sequence[Any]):
                 )
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_POLL)
-
-    def _is_over(self, log: CommitLog | None) -> bool:
-        if log is not None and log.ended:
-            return True
-        ref = self._store.ref
-        return task_instance_state(ref.dag_id, ref.run_id, *ref.walker) in ENDED_STATES
 
     def _ended_early(self, log: CommitLog | None) -> CommitLog:
         state = task_instance_state(self._store.ref.dag_id, self._store.ref.run_id, *self._store.ref.walker)

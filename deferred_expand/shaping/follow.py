@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
-from deferred_expand.airflow_internals.sdk import task_instance_state
+from deferred_expand.airflow_internals.sdk import ENDED_STATES, task_instance_state
 from deferred_expand.committing.codec import decode_or_skipped
 from deferred_expand.committing.store import StreamRef, StreamStore
 from deferred_expand.exceptions import SourceGaveUp, SourceSkipped
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
 FIRST_POLL, LONGEST_POLL = 0.5, 5.0  # seconds
-ENDED_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
 async def follow(

@@ -13,13 +13,14 @@ from typing_extensions import ParamSpec
 
 from deferred_expand import settings
 from deferred_expand.airflow_internals.sdk import (
+    ENDED_STATES,
     TaskSkippedEvent,
     TaskSuccessEvent,
     TriggerEvent,
     count_task_instances,
     ensure_sync_calls_work_here,
+    finished_items,
     is_in_process,
-    item_states,
     task_instance_state,
 )
 from deferred_expand.committing.board import CommitBoard, installed_board
@@ -31,7 +32,7 @@ from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.handover import PATIENCE, ExpanderHandover, Overtaken
 from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.registry import WalkRegistry
-from deferred_expand.walking.results import FINISHED, FinishedResults
+from deferred_expand.walking.results import FinishedResults
 from deferred_expand.walking.retry import RetryPolicy
 from deferred_expand.walking.threads import Threads
 from deferred_expand.walking.walk import Walk, WalkPolicy
@@ -93,9 +94,9 @@ class StreamSession:
         if walk is None:
             raise RuntimeError("the walk is not open")
         return FinishedResults(
-            lambda: call_in_thread(item_states, ref.dag_id, ref.run_id, ref.instances_of),
+            lambda: call_in_thread(finished_items, ref.dag_id, ref.run_id, ref.instances_of),
             lambda number: call_in_thread(self._store.read_result, number),
-            lambda: walk.given,
+            lambda: walk.given_again,
             walk.hurry,
             waits=not is_in_process(),
         )
@@ -238,6 +239,6 @@ class StreamSession:
             expansion.max_pending,
             expansion.rate_limit,
             lambda: call_in_thread(
-                count_task_instances, ref.dag_id, ref.run_id, ref.instances_of, states=FINISHED
+                count_task_instances, ref.dag_id, ref.run_id, ref.instances_of, states=ENDED_STATES
             ),
         )

@@ -9,7 +9,6 @@ from typing import Any
 from deferred_expand.exceptions import ResultsAwaited
 
 POLL = 1.0  # seconds
-FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
 class FinishedResults(AsyncIterator[Any]):
@@ -19,23 +18,24 @@ class FinishedResults(AsyncIterator[Any]):
     An item that failed, was skipped, or returned nothing gives ``None``. It ends when every item
     that the source has given so far is seen; more can be asked for once it has given more.
 
-    :param states: of the item instances, by map index.
+    :param finished: map indexes of the item instances that are finished.
     :param result: of the item with a map index.
-    :param given: how many items the source has given.
+    :param given: how many items the source has given. When it is opened again and repeats them, it
+        gets the results of those that it has repeated, so that it takes the same way.
     :param hurry: has them made task instances at once.
     :param waits: whether to wait for unfinished items; otherwise ``ResultsAwaited`` is raised.
     """
 
     def __init__(
         self,
-        states: Callable[[], Awaitable[dict[int, str | None]]],
+        finished: Callable[[], Awaitable[set[int]]],
         result: Callable[[int], Awaitable[Any]],
         given: Callable[[], int],
         hurry: Callable[[], None],
         *,
         waits: bool = True,
     ) -> None:
-        self._states = states
+        self._finished = finished
         self._result = result
         self._given = given
         self._hurry = hurry
@@ -59,7 +59,7 @@ class FinishedResults(AsyncIterator[Any]):
         return await self._result(self._to_give.pop(0))
 
     async def _look(self) -> None:
-        states = await self._states()
-        new = [n for n, state in states.items() if n > 0 and state in FINISHED and n not in self._seen]
+        given = self._given()
+        new = {number for number in await self._finished() if number <= given} - self._seen
         self._to_give = sorted(new)
-        self._seen.update(new)
+        self._seen |= new

@@ -143,6 +143,11 @@ class Walk:
         """What the source has given so far, in any walk: also what is not staged yet."""
         return self._items + len(self._buffer)
 
+    @property
+    def given_again(self) -> int:
+        """The same, without what a source that was opened again has yet to repeat."""
+        return self.given - self._buffer.still_to_pass_over
+
     def hurry(self) -> None:
         """Stage what there is, without waiting for a full batch."""
         self._hurried = True
