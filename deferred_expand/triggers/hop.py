@@ -76,5 +76,7 @@ class HopTrigger(BaseTrigger):
                 outcome = {"failed": [TRIGGER_FAILURE, traceback.format_exception(raised)]}
             if error is None or not is_transient(error) or attempt >= policy.attempts:
                 return outcome
-            await asyncio.sleep(policy.delay(error, attempt))
+            delay = policy.delay(error, attempt)
+            self.log.warning("The trigger raised %r; it is run again in %g s", error, delay)
+            await asyncio.sleep(delay)
             attempt += 1

@@ -1,8 +1,13 @@
-"""How the shop's HTTP API pages, for ``example_http_pages``; the triggerer imports these functions."""
+"""What the examples know of a shop. It lies in the plugins folder, so the triggerer can import it."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
 
 
 def next_page(response: Any) -> dict[str, Any] | None:
@@ -14,3 +19,34 @@ def next_page(response: Any) -> dict[str, Any] | None:
 def orders_of(responses: list[Any]) -> list[Any]:
     """``HttpOperator``'s ``response_filter``; streamed, it is given one page at a time."""
     return [order for response in responses for order in response.json()["items"]]
+
+
+async def todays_orders(count: int) -> AsyncIterator[dict[str, Any]]:
+    """Orders as they come in."""
+    for number in range(count):
+        await asyncio.sleep(0.5)
+        yield {"number": number, "amount": 30.0 * number}
+
+
+def is_large(order: dict[str, Any]) -> bool:
+    return bool(order["amount"] >= 100)
+
+
+def free_trucks() -> Iterator[str]:
+    """A plain generator: walked in a thread."""
+    yield from ("Anna", "Berta", "Cäsar", "Dora", "Emil")
+
+
+async def guess_the_price(
+    good_enough: float, at_most: int, results: AsyncIterator[float | None]
+) -> AsyncIterator[float]:
+    """Random prices, three at a time."""
+    random = Random(42)
+    guesses: list[float] = []
+    scores: list[float] = []
+    while max(scores, default=0) < good_enough and len(guesses) < at_most:
+        for _ in range(3):
+            guesses.append(random.random())
+            yield guesses[-1]
+        async for score in results:
+            scores.append(score or 0)

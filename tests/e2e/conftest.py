@@ -82,7 +82,6 @@ def airflow(request: pytest.FixtureRequest) -> Iterator[LocalAirflow]:
         ROOT / "tests/e2e/dags", python_path=[ROOT, ROOT / "tests/e2e/settings"], config=config
     ) as running:
         running.api("POST", "/pools", json={"name": "slotless", "slots": 0})
-        running.start_component("triggerer 2")
         yield running
         if request.session.testsfailed:
             running.keep_home = True
@@ -151,6 +150,10 @@ def runs(airflow: LocalAirflow, api: PagedApi, notes: Path) -> dict[str, Run]:
         "search": {},
         "example_http_pages": {},
         "example_msgraph_users": {},
+        "example_shaped_stream": {},
+        "example_zip_streams": {},
+        "example_random_search": {},
+        "example_back_pressure": {},
         "example_list_bucket": {"bucket": api.url("bucket/objects")},
         "example_stream_pages": {"url": api.url("example_stream_pages")},
         "example_stream_files": {"folder": str(ROOT / "example_dags"), "pattern": "*.py"},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.e2e.conftest import MAX_MAP_LENGTH, ROOT, Run
+from tests.e2e.gates import Gates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,3 +183,26 @@ def test_airflow_knows_the_provider_and_its_settings(airflow: LocalAirflow) -> N
     providers: list[dict[str, Any]] = airflow.api("GET", "/providers", params={"limit": 200})["providers"]
     assert "deferred-expand" in {provider["package_name"] for provider in providers}
     assert airflow.run("config", "get-value", "deferred_expand", "walk_ahead").strip().endswith("1000")
+
+
+def test_two_triggerers_on_sqlite(airflow: LocalAirflow, runs: Runs, tmp_path: Path) -> None:
+    for run in runs.values():
+        run.wait()
+    airflow.start_component("triggerer 2")
+    started = []
+    for number in range(4):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        airflow.wait_for_dag("gated_auto")
+        run = Run(airflow, "gated_auto", airflow.trigger("gated_auto", {"gates": str(folder)}))
+        started.append((run, Gates(folder)))
+    for _ in range(3):
+        for _, gates in started:
+            gates.open(2)
+    for _, gates in started:
+        gates.end()
+    for run, gates in started:
+        assert run.wait() == "success"
+        assert run.result() == list(range(6))
+        assert run.states("echo") == ["success"] * 7
+    airflow.kill("triggerer 2", signal.SIGTERM)

@@ -141,7 +141,7 @@ def test_a_chain_goes_on_at_the_page_it_had_reached(cluster: LocalAirflow) -> No
         cluster.api("POST", "/connections", json=connection)
         cluster.wait_for_dag("http_killed")
         run = Run(cluster, "http_killed", cluster.trigger("http_killed"))
-        wait_until("half of the pages are there", lambda: len(api.cursors("http_killed")) == 4, 60)
+        wait_until("half of the pages are committed", lambda: len(run.instances("echo")) == 1 + 8, 60)
         killed = triggerer_of(cluster, run)
         cluster.kill(killed)
         cluster.start_component(killed)
