@@ -201,7 +201,7 @@ def test_two_triggerers_on_sqlite(airflow: LocalAirflow, runs: Runs, tmp_path: P
             gates.open(2)
     for _, gates in started:
         gates.end()
-    for run, gates in started:
+    for run, _ in started:
         assert run.wait() == "success"
         assert run.result() == list(range(6))
         assert run.states("echo") == ["success"] * 7
