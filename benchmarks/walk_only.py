@@ -12,7 +12,9 @@ import psutil
 
 from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.streams.page import Page
-from deferred_expand.walking.walk import Encoded, Walk, WalkPolicy
+from deferred_expand.walking.policy import WalkPolicy
+from deferred_expand.walking.staging import Encoded
+from deferred_expand.walking.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from deferred_expand.airflow_internals.sdk import AirflowSkipException, serde_deserialize, serde_serialize
 from deferred_expand.exceptions import ItemError, ItemNotSerializable, ItemTooLarge
 from deferred_expand.streams.page import SkippedItem
-from deferred_expand.walking.walk import Encoded
+from deferred_expand.walking.staging import Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deferred_expand.committing.store import StreamStore
+    from deferred_expand.walking.staging import Encoded
     from deferred_expand.walking.threads import Threads
-    from deferred_expand.walking.walk import Encoded
 
 
 class XComStager:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from deferred_expand.airflow_internals.sdk import (
     AbstractOperator,
@@ -11,10 +10,9 @@ from deferred_expand.airflow_internals.sdk import (
     DependencyMixin,
     MappedOperator,
     XComArg,
-    count_task_instances,
 )
-from deferred_expand.committing.store import StreamRef, StreamStore
-from deferred_expand.exceptions import SourceFailed, SourceNotImportable, StreamError
+from deferred_expand.committing.store import StreamRef
+from deferred_expand.exceptions import SourceNotImportable
 from deferred_expand.operators.checks import (
     check_complete_dag,
     check_expansion,
@@ -24,14 +22,12 @@ from deferred_expand.operators.checks import (
     check_steps,
 )
 from deferred_expand.operators.consumers import Consumers, reads
+from deferred_expand.operators.opener import StreamOpener
 from deferred_expand.operators.output import StreamReference
-from deferred_expand.operators.reader import come_back_unless_over
 from deferred_expand.operators.worker_hops import WorkerHops
 from deferred_expand.sources.arguments import can_travel, pack
 from deferred_expand.sources.importing import import_source, source_path
 from deferred_expand.sources.opening import default_retry, is_operator
-from deferred_expand.streams.commit_log import CommitLog, plan_commit
-from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.expansion import Expansion, Materialize
 from deferred_expand.triggers.streaming import StreamingExpansionTrigger, is_streaming_trigger
 
@@ -39,29 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from deferred_expand.airflow_internals.sdk import BaseTrigger
+    from deferred_expand.committing.store import StreamStore
     from deferred_expand.shaping.steps import Steps
     from deferred_expand.sources.opening import Source
-    from deferred_expand.triggers.hop import HopTrigger
     from deferred_expand.walking.retry import RetryPolicy
 
 
-class StreamHandle(list[Any]):
-    """
-    What the unmapped task returns: one JSON object, with the length that the mapped task shall have.
-
-    The SDK stores ``len()`` of what it pushes as the mapped length
-    (airflow/sdk/execution_time/task_runner.py, ``_push_xcom_if_needed``).
-    """
-
-    def __init__(self, description: dict[str, Any], mapped_length: int) -> None:
-        super().__init__([description])
-        self._mapped_length = mapped_length
-
-    def __len__(self) -> int:
-        return self._mapped_length
-
-
-class DeferredExpandOperator(BaseOperator):
+class DeferredExpandOperator(StreamOpener):
     """
     Opens a source as a stream: a task expanded over its ``output`` grows page by page.
 
@@ -152,7 +132,7 @@ class DeferredExpandOperator(BaseOperator):
 
     @property
     def hops_on_worker(self) -> bool:
-        """The source is an operator that only the DAG file can make: it, or a function it is given."""
+        # Only the DAG file can make the operator: it lies there, or a function that it is given.
         return is_operator(self.source_object) and not (
             self.source_is_importable and can_travel(self.source_kwargs)
         )
@@ -197,11 +177,6 @@ class DeferredExpandOperator(BaseOperator):
     def item_steps(self) -> Steps:
         return self.consumers.item_steps
 
-    @property
-    def parents(self) -> Sequence[DeferredExpandOperator]:
-        """Streams that this one is made of."""
-        return ()
-
     def _is_referred_to_by(self, mapped: MappedOperator) -> bool:
         references = XComArg.iter_xcom_references(mapped._get_specified_expand_input())
         return any(operator is self for operator, _ in references)
@@ -245,77 +220,6 @@ class DeferredExpandOperator(BaseOperator):
             source=self.source, source_kwargs=pack(source_kwargs), expansion=expansion
         )
 
-    def execute(self, context: Any) -> StreamHandle:
-        """Open the stream anew; what an earlier run of this task left is gone by now."""
-        ref = self.stream_ref(context)
-        if is_operator(self.source_object):
-            where = (
-                "on workers: only the DAG file has the operator, or a function it is given"
-                if self.hops_on_worker
-                else "in the triggerer"
-            )
-            self.log.info("The hops of %s run %s", self.source, where)
-        log = CommitLog(stream=uuid4().hex)
-        StreamStore(ref).write_log(log)
-        if ref.mapped_task_id is None:
-            for parent in self.parents:
-                come_back_unless_over(StreamStore(parent.stream_ref(context)))
-            return self._go_on(context, log, until=None)
-        existing = count_task_instances(ref.dag_id, ref.run_id, ref.mapped_task_id)
-        return self._go_on(context, log, until=existing - 1)
-
-    def commit(self, context: Any, event: dict[str, Any], until: int | None = 0) -> StreamHandle:
-        """
-        Commit batches where no stream head does: before the mapped task of a stream that is run
-        again starts, and to the end of a stream that no task is expanded over.
-
-        :param until: how many item instances are left of the earlier run; ``None``: to the end.
-        """
-        return self._commit(context, BatchEvent.from_json(event), until)
-
-    def after_hop(self, context: Any, event: dict[str, Any], until: int | None = 0) -> StreamHandle:
-        """The same, where the second half of a hop is a worker's."""
-        store = StreamStore(self.stream_ref(context))
-        log = store.read_log()
-        if log is None:
-            raise StreamError(f"{self.where}: another try of the task has opened the stream anew")
-        return self._take(context, self._hops(context).after(log, event), until)
-
-    def _hops(self, context: Any) -> WorkerHops:
-        store = StreamStore(self.stream_ref(context))
-        return WorkerHops(self, store, self.source_kwargs, context["ti"].try_number)
-
-    def _take(self, context: Any, outcome: HopTrigger | BatchEvent, until: int | None) -> StreamHandle:
-        if isinstance(outcome, BatchEvent):
-            return self._commit(context, outcome, until)
-        self.defer(trigger=outcome, method_name="after_hop", kwargs={"until": until})
-
-    def _commit(self, context: Any, event: BatchEvent, until: int | None) -> StreamHandle:
-        store = StreamStore(self.stream_ref(context))
-        log = store.read_log()
-        plan = plan_commit(log, event, context["ti"].try_number) if log else None
-        if plan is None:
-            raise StreamError(f"{self.where}: another try of the task has opened the stream anew")
-        store.write(plan)
-        return self._go_on(context, plan.log, until)
-
-    def _go_on(self, context: Any, log: CommitLog, until: int | None) -> StreamHandle:
-        """
-        Return the length of the mapped task once that marks no instance wrongly REMOVED.
-
-        A length below that of an earlier run marks the instances above it REMOVED, and growth never
-        brings them back (airflow/models/dagrun.py, ``_revise_map_indexes_if_mapped``).
-        """
-        ref = self.stream_ref(context)
-        if log.failure is not None:
-            self.log.error("The source failed:\n%s", log.failure.traceback)
-            raise SourceFailed(log.failure.message)
-        if not log.ended and (until is None or log.items < until):
-            if until is not None:
-                self.log.info("%d of %d items of the earlier run are there again", log.items, until)
-            if self.hops_on_worker:
-                return self._take(context, self._hops(context).go_on(log), until)
-            trigger = self.trigger(ref, log.stream, self.source_kwargs, for_head=False)
-            self.defer(trigger=trigger, method_name="commit", kwargs={"until": until})
-        description = {"stream_of": self.source, "mapped_task": ref.mapped_task_id}
-        return StreamHandle(description, mapped_length=1 + log.items)
+    def worker_hops(self, store: StreamStore, source_kwargs: dict[str, Any], try_number: int) -> WorkerHops:
+        """The same where hops run on workers."""
+        return WorkerHops(self, store, source_kwargs, try_number)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from deferred_expand import settings
 from deferred_expand.airflow_internals.sdk import (
-    AirflowFailException,
     AirflowRescheduleException,
     AirflowSkipException,
     BaseOperator,
@@ -17,9 +16,9 @@ from deferred_expand.airflow_internals.sdk import (
     set_map_index_label,
 )
 from deferred_expand.committing.store import StreamRef, StreamStore
-from deferred_expand.exceptions import ItemsRemoved, SourceFailed, StreamError
+from deferred_expand.exceptions import ItemsRemoved, StreamError
+from deferred_expand.operators.opener import error_of
 from deferred_expand.operators.reader import come_back_unless_over
-from deferred_expand.operators.worker_hops import WorkerHops
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+    from deferred_expand.operators.worker_hops import WorkerHops
     from deferred_expand.streams.events import Failure
     from deferred_expand.triggers.hop import HopTrigger
 
@@ -77,7 +77,7 @@ class StreamHeadOperator(BaseOperator):
         self._take(context, store, self._hops(context, store).after(log, event))
 
     def _hops(self, context: Any, store: StreamStore) -> WorkerHops:
-        return WorkerHops(self._stream, store, self.source_kwargs, context["ti"].try_number)
+        return self._stream.worker_hops(store, self.source_kwargs, context["ti"].try_number)
 
     def _take(self, context: Any, store: StreamStore, outcome: HopTrigger | BatchEvent) -> None:
         if isinstance(outcome, BatchEvent):
@@ -115,16 +115,13 @@ class StreamHeadOperator(BaseOperator):
             raise AirflowSkipException("The source gave no items")
 
     def _end_as(self, failure: Failure, items: int) -> None:
-        if failure.outcome == "skip":
-            raise AirflowSkipException(failure.message)
-        self.log.error("The source failed:\n%s", failure.traceback)
-        message = (
-            f"{failure.message}. {items} item(s) are committed and run; clear the instance with "
-            "map index 0 to go on after them"
+        if failure.outcome != "skip":
+            self.log.error("The source failed:\n%s", failure.traceback)
+        raise error_of(
+            failure,
+            f". {items} item(s) are committed and run; clear the instance with map index 0 to go on "
+            "after them",
         )
-        if failure.outcome == "fail":
-            raise AirflowFailException(message)
-        raise SourceFailed(message)
 
     def _require_all_instances(self, ref: StreamRef, log: CommitLog) -> None:
         """

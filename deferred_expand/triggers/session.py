@@ -31,11 +31,12 @@ from deferred_expand.sources.opening import with_own_outcomes
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.handover import PATIENCE, ExpanderHandover, Overtaken
 from deferred_expand.walking.pace import Pace
+from deferred_expand.walking.policy import WalkPolicy
 from deferred_expand.walking.registry import WalkRegistry
 from deferred_expand.walking.results import FinishedResults
 from deferred_expand.walking.retry import RetryPolicy
 from deferred_expand.walking.threads import Threads
-from deferred_expand.walking.walk import Walk, WalkPolicy
+from deferred_expand.walking.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable

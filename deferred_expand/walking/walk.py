@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from deferred_expand.exceptions import (
     DeferredExpandError,
-    ItemError,
     ResultsAwaited,
     SourceFailed,
     SourceShrank,
@@ -21,60 +20,17 @@ from deferred_expand.exceptions import (
 from deferred_expand.streams.buffer import PageBuffer
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
 from deferred_expand.streams.page import JSON, Page, Position, check_cursor
-from deferred_expand.walking.retry import Reopenings, RetryPolicy
+from deferred_expand.walking.retry import Reopenings
 
 if TYPE_CHECKING:
     from deferred_expand.walking.pace import Pace
+    from deferred_expand.walking.policy import WalkPolicy
+    from deferred_expand.walking.staging import Stager
 
 log = logging.getLogger(__name__)
 
 OpenSource = Callable[[JSON], AsyncGenerator[Any, None]]
 """Opens the source after a cursor (``None``: from the start)."""
-
-
-@dataclass(frozen=True)
-class WalkPolicy:
-    """
-    :param batch_size: items in a batch at most.
-    :param batch_interval: seconds; a batch not yet full is staged when its oldest item is this old.
-    :param source_retries: how often the walk opens a broken source again.
-    :param retry: what a hiccup may cost before that; ``None``: it counts as any other error.
-    :param walk_ahead: staged items, not yet committed, at which the walk pauses.
-    :param walk_ahead_bytes: the same for their size.
-    :param max_batch_bytes: size of a batch at most; keeps what is in memory small when items are large.
-    :param resumable: the source takes a cursor; otherwise it is walked from the start again.
-    """
-
-    batch_size: int
-    batch_interval: float
-    source_retries: int
-    resumable: bool
-    walk_ahead: float
-    walk_ahead_bytes: float
-    max_batch_bytes: int
-    retry: RetryPolicy | None = None
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """
-    Items written down, cut into batches that are within the size limit.
-
-    :param error: the first item that cannot be written down; the batches end before it.
-    """
-
-    batches: list[list[str]]
-    error: ItemError | None = None
-
-
-class Stager(Protocol):
-    """Writes batches where a committer finds them."""
-
-    async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
-        """Write items down; ``first_number`` is the number of the first one in the stream."""
-
-    async def write(self, number: int, writer: str, batch: list[str]) -> None:
-        """Keep one batch, which nobody sees before it is committed."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from deferred_expand.exceptions import ItemNotSerializable
 from deferred_expand.streams.page import Page
-from deferred_expand.walking.walk import Encoded, Walk, WalkPolicy
+from deferred_expand.walking.policy import WalkPolicy
+from deferred_expand.walking.staging import Encoded
+from deferred_expand.walking.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence

@@ -1,0 +1,32 @@
+"""How a walk goes about its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deferred_expand.walking.retry import RetryPolicy
+
+
+@dataclass(frozen=True)
+class WalkPolicy:
+    """
+    :param batch_size: items in a batch at most.
+    :param batch_interval: seconds; a batch not yet full is staged when its oldest item is this old.
+    :param source_retries: how often the walk opens a broken source again.
+    :param retry: what a hiccup may cost before that; ``None``: it counts as any other error.
+    :param walk_ahead: staged items, not yet committed, at which the walk pauses.
+    :param walk_ahead_bytes: the same for their size.
+    :param max_batch_bytes: size of a batch at most; keeps what is in memory small when items are large.
+    :param resumable: the source takes a cursor; otherwise it is walked from the start again.
+    """
+
+    batch_size: int
+    batch_interval: float
+    source_retries: int
+    resumable: bool
+    walk_ahead: float
+    walk_ahead_bytes: float
+    max_batch_bytes: int
+    retry: RetryPolicy | None = None
