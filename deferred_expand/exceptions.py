@@ -10,6 +10,7 @@ Every error this package raises, in one tree.
     │   ├── SourceFailed           it raised, and ``source_retries`` are used up
     │   ├── SourceGaveUp           it raised ``AirflowFailException``: no more tries
     │   ├── SourceSkipped          it raised ``AirflowSkipException``
+    │   ├── CursorStuck            it gave one cursor twice, with items in between
     │   └── SourceShrank           opened again, it gave fewer items than were committed
     ├── ItemError                  one item cannot become a task instance
     │   ├── ItemNotSerializable
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 __all__ = [
     "CursorNotSerializable",
+    "CursorStuck",
     "DeferredExpandError",
     "DefinitionError",
     "ItemError",
@@ -75,6 +77,10 @@ class SourceSkipped(SourceError):
     """The source raised ``AirflowSkipException``."""
 
     outcome = "skip"
+
+
+class CursorStuck(SourceError):
+    """The source does not advance: it would give the same items for ever."""
 
 
 class SourceShrank(SourceError):

@@ -40,8 +40,9 @@ def check_parameters(stream: DeferredExpandOperator) -> None:
         ("batch_size", stream.batch_size, 1, "items"),
         ("source_retries", stream.source_retries, 0, "retries"),
         ("max_pending", stream.max_pending, 1, "items"),
+        ("max_items", stream.max_items, 1, "items"),
     ):
-        if value is None and name == "max_pending":
+        if value is None and name.startswith("max_"):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise DefinitionError(

@@ -80,6 +80,7 @@ class DeferredExpandOperator(StreamOpener):
     :param max_pending: back pressure: the source is asked for no more while this many of its items
         are not finished.
     :param rate_limit: items per second.
+    :param max_items: at which the stream ends, for a source that never does.
     :raises DefinitionError: the DAG uses it wrongly.
     """
 
@@ -98,6 +99,7 @@ class DeferredExpandOperator(StreamOpener):
         retry: RetryPolicy | None = None,
         max_pending: int | None = None,
         rate_limit: float | None = None,
+        max_items: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -108,6 +110,7 @@ class DeferredExpandOperator(StreamOpener):
         self.materialize = materialize
         self.max_pending = max_pending
         self.rate_limit = rate_limit
+        self.max_items = max_items
         self.consumers = Consumers(self)
         self._edge_from: DeferredExpandOperator = self
         self.source_is_importable = True
@@ -213,6 +216,7 @@ class DeferredExpandOperator(StreamOpener):
             steps=[step.to_json() for step in self.consumers.steps],
             max_pending=self.max_pending,
             rate_limit=self.rate_limit,
+            max_items=self.max_items,
         ).to_json()
         if is_streaming_trigger(self.source_object):
             return self.source_object(**source_kwargs, expansion=expansion)  # type: ignore[no-any-return]

@@ -23,6 +23,7 @@ class Expansion:
     :param steps: JSON of the steps that shape the items.
     :param max_pending: unfinished instances of the mapped task at which the walk pauses.
     :param rate_limit: items per second.
+    :param max_items: at which the stream ends.
     """
 
     ref: StreamRef
@@ -36,6 +37,7 @@ class Expansion:
     steps: list[list[str]] = field(default_factory=list)
     max_pending: int | None = None
     rate_limit: float | None = None
+    max_items: int | None = None
 
     @property
     def for_expander(self) -> bool:

@@ -37,6 +37,7 @@ from deferred_expand.walking.results import FinishedResults
 from deferred_expand.walking.retry import RetryPolicy
 from deferred_expand.walking.threads import Threads
 from deferred_expand.walking.walk import Walk
+from deferred_expand.walking.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -59,6 +60,7 @@ INSTANCES_WAIT = 30.0  # seconds for the expander to bring back what the schedul
 _WANTED_STATES = frozenset({"deferred", "scheduled", "queued", "running", "up_for_reschedule"})
 
 _walks = WalkRegistry()
+_watchdog = LoopWatchdog()
 _threads = Threads("deferred_expand", 16)  # for calls on Airflow, and XCom backends that block
 
 
@@ -205,6 +207,8 @@ class StreamSession:
         return state in _WANTED_STATES
 
     def _open_walk(self, checkpoint: Checkpoint, walk_ahead: float, walk_ahead_bytes: float) -> Walk:
+        _watchdog.watch()
+
         async def open_source(cursor: JSON) -> AsyncGenerator[Any, None]:
             await ensure_sync_calls_work_here()
             opened = self._stream(cursor)
@@ -223,6 +227,8 @@ class StreamSession:
             walk_ahead=walk_ahead,
             walk_ahead_bytes=walk_ahead_bytes,
             max_batch_bytes=max_batch_bytes,
+            max_items=self._expansion.max_items or math.inf,
+            name=f"source of task {self._expansion.ref.task_id!r} in DAG {self._expansion.ref.dag_id!r}",
             retry=RetryPolicy(**self._expansion.retry) if self._expansion.retry else None,
         )
         stager = XComStager(self._store, _threads, max_batch_bytes)

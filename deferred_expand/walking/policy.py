@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ class WalkPolicy:
     :param walk_ahead: staged items, not yet committed, at which the walk pauses.
     :param walk_ahead_bytes: the same for their size.
     :param max_batch_bytes: size of a batch at most; keeps what is in memory small when items are large.
+    :param max_items: at which the stream ends, whatever the source has left.
+    :param name: of the source, for messages.
     :param resumable: the source takes a cursor; otherwise it is walked from the start again.
     """
 
@@ -30,3 +33,5 @@ class WalkPolicy:
     walk_ahead_bytes: float
     max_batch_bytes: int
     retry: RetryPolicy | None = None
+    max_items: float = math.inf
+    name: str = "the source"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from deferred_expand.exceptions import (
+    CursorStuck,
     DeferredExpandError,
     ResultsAwaited,
     SourceFailed,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from deferred_expand.walking.pace import Pace
     from deferred_expand.walking.policy import WalkPolicy
     from deferred_expand.walking.staging import Stager
+from deferred_expand.walking.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class Walk:
         self._items = start.items  # committed and staged
         self._full = 1  # items that make a batch: few as long as their size is not known
         self._over = False
+        self._closed = False
         self._hurried = False
         self._suspended = False  # in dag.test(): what is given must run before it goes on
         self._failure: Failure | None = None
@@ -85,9 +88,7 @@ class Walk:
     async def close(self) -> None:
         """Stop where it is, and close the source. What is staged stays unseen."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await self._task
+            await end(self._task)
 
     @property
     def items(self) -> int:
@@ -192,14 +193,18 @@ class Walk:
             await self._pace.until_wanted(self.given)
         async with aclosing(self._open_source(position.cursor)) as pages:
             async for page in pages:
+                if self._closed:
+                    return  # it has ignored that it was cancelled
                 was_empty = not buffer
                 if isinstance(page, Page):
-                    check_cursor(page.cursor)
+                    self._check_cursor(page, buffer.end)
                     buffer.add_page(page, now())
                 else:
                     buffer.add_item(page, now())
                 if was_empty or len(buffer) >= self._full:  # start the batch's clock, or stage it
                     self._pulled.set()
+                if self.given >= self._policy.max_items:
+                    return
                 if self._pace is not None:
                     await self._pace.until_wanted(self.given)
                 while len(buffer) >= 2 * self._full:  # one batch is being staged, the next is complete
@@ -212,10 +217,20 @@ class Walk:
                 "a source must give the same items in the same order again, or take a cursor"
             )
 
+    def _check_cursor(self, page: Page, before: Position) -> None:
+        check_cursor(page.cursor)
+        stands_still = page.cursor is not None and page.cursor == before.cursor
+        if stands_still and page.items and self._policy.resumable:
+            raise CursorStuck(
+                f"{self._policy.name} gave the cursor {page.cursor!r} a second time, with "
+                f"{len(page.items)} item(s) in between, after item {self.given}: it would give these again "
+                "when it goes on. A page's cursor must ask for what follows the page"
+            )
+
     # -- staging ----------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        pulling = asyncio.create_task(self._pull(), name=f"source {self.stream}")
+        pulling = asyncio.create_task(self._pull(), name=self._policy.name)
         pulling.add_done_callback(lambda _: self._pulled.set())
         try:
             if await self._batch_is_due(pulling):
@@ -231,13 +246,14 @@ class Walk:
             self._failure = Failure.of(error)
             self._over = True
         finally:
-            pulling.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await pulling
+            self._closed = True
+            await end(pulling)
 
     async def _batch_is_due(self, pulling: asyncio.Task[None]) -> bool:
         """Wait for a batch that is full, old enough or the last; ``False``: there is none left."""
         loop = asyncio.get_running_loop()
+        if self._items >= self._policy.max_items:
+            return False
         while len(self._buffer) < self._full and not pulling.done():
             oldest = self._buffer.oldest
             age_left = None if oldest is None else oldest + self._policy.batch_interval - loop.time()
@@ -266,7 +282,7 @@ class Walk:
         count = self._full
         if self._pace is not None:
             count = await self._pace.room(self._items, min(count, len(self._buffer)))
-        items = self._buffer.peek(count)
+        items = self._buffer.peek(int(min(count, self._policy.max_items - self._items)))
         encoded = await self._stager.encode(items, self._items + 1)
         for batch in encoded.batches:
             number = self._committed.batches + len(self._staged)

@@ -46,6 +46,7 @@ def stream(task_id: str = "users", **arguments: Any) -> DeferredExpandOperator:
         ({"batch_interval": 0}, "batch_interval is 0; it must be a number of seconds above 0"),
         ({"batch_interval": "5"}, "batch_interval is '5'"),
         ({"max_pending": 0}, "max_pending is 0; it must be a whole number of items, 1 or more"),
+        ({"max_items": True}, "max_items is True; it must be a whole number of items, 1 or more"),
         ({"rate_limit": 0}, "rate_limit is 0; it must be a number of items per second above 0"),
         ({"source_retries": -1}, "source_retries is -1; it must be a whole number of retries, 0 or more"),
         ({"source_kwargs": {"count": threading.Lock()}}, r"source_kwargs\['count'\] cannot be sent"),

@@ -46,6 +46,7 @@ FORMS: dict[str, Any] = {
         steps=[["map", "tests.e2e.sources:times_ten"]],
         max_pending=50,
         rate_limit=2.5,
+        max_items=1000,
     ),
 }
 

@@ -1,0 +1,67 @@
+"""Tells who blocks the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+from contextlib import suppress
+
+log = logging.getLogger(__name__)
+
+BLOCKED = 1.0  # seconds for which a loop has not come around
+SILENCE = 60.0  # seconds between two warnings about the same task
+
+
+class LoopWatchdog:
+    """
+    A daemon thread that looks at the event loop twice a second, and names the task and the line that
+    it stands still in. Airflow's triggerer says that its loop was blocked, and by none it knows.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread_id = 0
+        self._seen = 0.0
+        self._told: dict[str, float] = {}
+
+    def watch(self) -> None:
+        """Watch the running loop; asked again, nothing happens."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        self._loop, self._thread_id, self._seen = loop, threading.get_ident(), time.monotonic()
+        threading.Thread(target=self._run, args=(loop,), name="deferred_expand watchdog", daemon=True).start()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._loop is loop:
+            try:
+                loop.call_soon_threadsafe(self._see)
+            except RuntimeError:
+                return  # closed
+            time.sleep(BLOCKED / 2)
+            if time.monotonic() - self._seen > BLOCKED:
+                self._tell(loop)
+
+    def _see(self) -> None:
+        self._seen = time.monotonic()
+
+    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+        frame = sys._current_frames().get(self._thread_id)
+        task = None
+        with suppress(RuntimeError):
+            task = asyncio.current_task(loop)
+        if frame is None or task is None:
+            return
+        now, name = time.monotonic(), task.get_name()
+        if now - self._told.get(name, -SILENCE) < SILENCE:
+            return
+        self._told[name] = now
+        log.warning(
+            "%s blocks the event loop of all triggers. Let it await, or be a generator that is not "
+            "async, which runs in a thread. It stands at:\n%s",
+            name, "".join(traceback.format_stack(frame)[-6:]),
+        )  # fmt: skip
