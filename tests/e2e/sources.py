@@ -97,7 +97,7 @@ def numbers_of(responses: list[Any]) -> list[int]:
 
 
 async def search(
-    results: AsyncIterator[dict[str, int]], good_enough: int = 12, width: int = 3
+    results: AsyncIterator[dict[str, int]], good_enough: int = 6, width: int = 3
 ) -> AsyncIterator[int]:
     """Tries higher numbers until the results of those before are good enough."""
     best, tried = 0, 0

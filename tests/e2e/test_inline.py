@@ -56,7 +56,7 @@ def inline(api: PagedApi, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,  # 3.2.2 takes 1.6 s of processor time for a task instance in dag.test()
     )
     shutil.rmtree(airflow.home)
     last = [line for line in done.stdout.splitlines() if line.startswith("RESULTS ")]
@@ -123,7 +123,7 @@ def test_shared_streams_run_inline(inline: dict[str, dict[str, Any]], api: Paged
     assert inline["shared"]["state"] == "success"
     states = echoed(inline, "shared")
     assert {task: len(states[task]) for task in ("echo", "even", "pair", "all")} == {
-        "echo": 7, "even": 4, "pair": 7, "all": 10,
+        "echo": 4, "even": 3, "pair": 4, "all": 6,
     }  # fmt: skip
     assert api.cursors("shared_inline") == [0, 1, 2]
     assert inline["only_read"]["state"] == "success"
@@ -135,4 +135,4 @@ def test_failures_of_parents_inline(inline: dict[str, dict[str, Any]]) -> None:
 
 
 def test_a_loop_runs_inline(inline: dict[str, dict[str, Any]]) -> None:
-    assert inline["search"]["result"] == list(range(15))
+    assert inline["search"]["result"] == list(range(9))

@@ -47,18 +47,18 @@ def test_a_map_that_skips_skips_the_items_instance(runs: Runs) -> None:
 def test_several_tasks_over_one_stream(runs: Runs, api: PagedApi) -> None:
     run = runs["shared"]
     assert run.wait() == "success"
-    assert values(run, "echo") == [0, 1, 2, 3, 4, 5]
-    assert values(run, "even") == [0, 2, 4]
-    assert values(run, "pair") == [[0, 0], [1, 10], [2, 20], [3, -1], [4, -1], [5, -1]]
-    assert values(run, "all") == [0, 1, 2, 3, 4, 5, 0, 10, 20]
+    assert values(run, "echo") == [0, 1, 2]
+    assert values(run, "even") == [0, 2]
+    assert values(run, "pair") == [[0, 0], [1, 10], [2, -1]]
+    assert values(run, "all") == [0, 1, 2, 0, 10]
     assert api.cursors("shared") == [0, 1, 2], "one walk for all of them"
 
 
 def test_a_task_reads_a_stream(runs: Runs) -> None:
     run = runs["shared"]
     run.wait()
-    everything = [0, 1, 2, 3, 4, 5]
-    assert run.result("summarize") == [everything, everything, [0, 2, 4], 6, 5]
+    everything = [0, 1, 2]
+    assert run.result("summarize") == [everything, everything, [0, 2], 3, 2]
 
 
 def test_a_stream_that_is_only_read(runs: Runs) -> None:
@@ -78,7 +78,7 @@ def test_a_failed_parent_fails_its_children(runs: Runs) -> None:
 def test_a_loop_ends_when_the_answer_is_good_enough(runs: Runs) -> None:
     run = runs["search"]
     assert run.wait() == "success"
-    assert run.result() == list(range(15)), "three at a time, until one of them is at least 12"
+    assert run.result() == list(range(9)), "three at a time, until one of them is at least 6"
 
 
 @pytest.mark.parametrize("how", ["run failed", "head failed", "head succeeded"])

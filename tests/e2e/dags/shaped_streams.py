@@ -41,12 +41,12 @@ with DAG("shared", schedule=None):
     stream = DeferredExpandOperator(
         task_id="stream",
         source=sources.api_pages,
-        source_kwargs={"url": "{{ params.url }}", "pages": 3, "size": 2, "delay": 1},
+        source_kwargs={"url": "{{ params.url }}", "pages": 3, "size": 1, "delay": 1},
         batch_interval=0.2,
         params={"url": ""},
     )
     tens = DeferredExpandOperator(
-        task_id="tens", source=sources.numbers, source_kwargs={"count": 3}, batch_interval=0.2
+        task_id="tens", source=sources.numbers, source_kwargs={"count": 2}, batch_interval=0.2
     ).output.map(sources.times_ten)
 
     @task
