@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+pytestmark = pytest.mark.timeout(700)
+
+
 @pytest.fixture(scope="module")
 def api() -> Iterator[PagedApi]:
     with PagedApi() as running:
