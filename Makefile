@@ -5,12 +5,13 @@ VENV := .venv-$(AIRFLOW)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test bench lint types unit e2e constraints clean
+.PHONY: help demo test bench chaos lint types unit e2e constraints clean
 
 help:
 	@echo "make demo [KEEP=1]          native and streamed expansion of a real data set, side by side"
 	@echo "make test [AIRFLOW=$(AIRFLOW)]  lint, types, unit, property and end-to-end tests"
 	@echo "make bench                  streaming measured beside native expansion (about an hour)"
+	@echo "make chaos [CHAOS_SEED=n]   processes die while streams run; every item is counted (about an hour)"
 	@echo "make lint | types | unit | e2e   one part of make test"
 	@echo "make constraints            resolve the constraints files anew"
 
@@ -24,6 +25,9 @@ demo: $(READY)
 	$(BIN)/python -m deferred_expand.demo $(if $(KEEP),--keep)
 
 test: lint types unit e2e
+
+chaos: $(READY)
+	$(BIN)/python -m tests.chaos
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

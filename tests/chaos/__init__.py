@@ -1,0 +1,1 @@
+"""Processes die and stand still while streams run; afterwards every item is counted: ``make chaos``."""
