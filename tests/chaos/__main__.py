@@ -61,8 +61,8 @@ def main() -> int:
                     console.print(" | ".join(row))
                     table.add_row(*row)
         if broken:
-            running.airflow.keep_home = True
-            console.print(f"kept for a look: {running.airflow.home}")
+            running.cluster.keep_home = True
+            console.print(f"kept for a look: {running.cluster.home}")
     console.print(table)
     console.print(f"{broken} runs broke the promise; {(time.monotonic() - began) / 60:.0f} minutes")
     return min(broken, 1)

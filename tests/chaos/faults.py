@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,12 +43,10 @@ class Fault:
             return self._to_worker(deployment, run_id)
         name = deployment.triggerer_of(run_id) if self.process == "triggerer" else self.process
         if self.how == "kill":
-            deployment.airflow.kill(name)
-            deployment.start(name)
+            deployment.cluster.kill(name)
+            deployment.cluster.start_component(name)
         else:
-            deployment.signal(name, signal.SIGSTOP)
-            time.sleep(STOPPED[self.process])
-            deployment.signal(name, signal.SIGCONT)
+            stop_for(STOPPED[self.process], deployment.family(name))
         return True
 
     def _to_worker(self, deployment: Deployment, run_id: str) -> bool:

@@ -52,8 +52,8 @@ class ChaoticRun:
         self._gates = Gates(folder)
         self._given = 0
         self._dag_id = f"chaotic_{committer}"
-        deployment.airflow.wait_for_dag(self._dag_id)
-        self.run_id = deployment.airflow.trigger(
+        deployment.cluster.wait_for_dag(self._dag_id)
+        self.run_id = deployment.cluster.trigger(
             self._dag_id, {"gates": str(folder), "book": deployment.book}
         )
 
@@ -100,7 +100,7 @@ class ChaoticRun:
 
     def _ended(self) -> str | None:
         query = "select state from dag_run where dag_id = %s and run_id = %s"
-        state = str(self._deployment.ask(query, self._dag_id, self.run_id)[0][0])
+        state = str(self._deployment.cluster.ask(query, self._dag_id, self.run_id)[0][0])
         return state if state in ("success", "failed") else None
 
     def _judge(self, outcome: Outcome) -> None:
@@ -112,7 +112,7 @@ class ChaoticRun:
         outcome.repeated = [number for number, indexes in carried.items() if len(indexes) > 1]
         outcome.ran_again = sum(times - 1 for times in Counter(row[0] for row in written).values())
         query = "select map_index, state from task_instance where run_id = %s and task_id = 'item'"
-        instances = dict(self._deployment.ask(query, self.run_id))
+        instances = dict(self._deployment.cluster.ask(query, self.run_id))
         wrong = {
             "the run": outcome.state != "success" and outcome.state,
             "lost": outcome.lost,

@@ -46,6 +46,14 @@ class WaitingEchoOperator(EchoOperator):
         return super().execute(context)
 
 
+class SleepyEchoOperator(EchoOperator):
+    """Sleeps for as many seconds as its value says."""
+
+    def execute(self, context: Any) -> Any:
+        time.sleep(self.value)
+        return super().execute(context)
+
+
 class DeferringEchoOperator(EchoOperator):
     """
     Returns its value after it was deferred, for longer than a worker's exit may go unnoticed: stock

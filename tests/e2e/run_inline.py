@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.dag_processing.dagbag import BundleDagBag
 
-from tests.e2e.conftest import BUNDLES
+from tests.e2e.runs import BUNDLES
 
 
 def run_inline(dag_id: str, conf: dict[str, Any]) -> dict[str, Any]:

@@ -80,6 +80,36 @@ async def gated(gates: str, cursor: int | None = None) -> AsyncIterator[Page]:
         yield Page(items=list(range(given, given + count)), cursor=number)
 
 
+def no_arguments(number: int) -> dict[str, str]:
+    return {"doc": f"no. {number}"}
+
+
+PASSWORD = "open sesame"
+
+
+async def gated_by_password(gates: str, password: str, cursor: int | None = None) -> AsyncIterator[Page]:
+    assert password == PASSWORD
+    async for page in gated(gates, cursor):
+        yield page
+
+
+def as_many_as(file: str) -> Iterator[int]:
+    """As many as the file says at this time."""
+    yield from range(int(Path(file).read_text()))
+
+
+def fails_twice(notes: str, cursor: int | None = None) -> Iterator[Page]:
+    """Two pages; the second comes when it is asked for the third time."""
+    if cursor is None:
+        yield Page(items=[0, 1], cursor=1)
+    with Path(notes).open("a+") as asked:
+        asked.write("asked\n")
+        asked.seek(0)
+        if len(asked.readlines()) < 3:
+            raise ApiBroke("come back later")
+    yield Page(items=[2], cursor=2)
+
+
 def next_by_token(response: Any) -> dict[str, Any] | None:
     """For ``HttpOperator``: the answer names the next page."""
     following = response.json()["next"]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deferred_expand.testing.local_airflow import wait_until
-from tests.e2e.conftest import ROOT, Run
 from tests.e2e.gates import Gates
+from tests.e2e.runs import ROOT, Run
 
 if TYPE_CHECKING:
     from pathlib import Path

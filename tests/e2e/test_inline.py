@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deferred_expand.testing.local_airflow import LocalAirflow
-from tests.e2e.conftest import CONFIG, ROOT
+from tests.e2e.runs import CONFIG, ROOT
 from tests.paged_api import PagedApi
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Run
+    from tests.e2e.runs import Run
     from tests.paged_api import PagedApi
 
 Runs = dict[str, "Run"]

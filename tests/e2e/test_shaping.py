@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deferred_expand.testing.local_airflow import wait_until
-from tests.e2e.conftest import Run
+from tests.e2e.runs import Run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -129,5 +129,5 @@ with DAG("blocking", schedule=None):
     collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
 
 with DAG("too_long", schedule=None):
-    stream = DeferredExpandOperator(task_id="stream", source=sources.numbers, source_kwargs={"count": 60})
+    stream = DeferredExpandOperator(task_id="stream", source=sources.numbers, source_kwargs={"count": 70})
     EchoOperator.partial(task_id="echo").expand(value=stream.output)

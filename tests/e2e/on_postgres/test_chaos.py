@@ -1,0 +1,33 @@
+"""A short selection of ``make chaos``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.chaos.deployment import Deployment
+from tests.chaos.faults import Fault
+from tests.chaos.run import ChaoticRun
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.e2e.on_postgres.cluster import Cluster
+
+SELECTION = {
+    "triggerer": [Fault("worker of the head", "kill"), Fault("triggerer", "kill"), Fault("database", "cut")],
+    "callback": [Fault("worker of the head", "kill"), Fault("scheduler", "kill"), Fault("triggerer", "stop")],
+}
+
+
+@pytest.fixture(scope="module")
+def deployment(cluster: Cluster) -> Deployment:
+    return Deployment(cluster)
+
+
+@pytest.mark.parametrize("committer", SELECTION)
+def test_nothing_is_lost_or_repeated(deployment: Deployment, tmp_path: Path, committer: str) -> None:
+    outcome = ChaoticRun(deployment, committer, tmp_path, seed=7).go(SELECTION[committer])
+    assert not outcome.complaints
+    assert None not in outcome.faults.values(), "each fault has hit something"

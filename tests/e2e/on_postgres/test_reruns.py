@@ -1,0 +1,246 @@
+"""Cleared, limited, timed out and tried again: what people and Airflow do to a run with a stream."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from deferred_expand.testing.local_airflow import wait_until
+from tests.e2e.on_postgres.cluster import TRIGGERERS, start, wait_for_successes
+from tests.e2e.runs import Run
+from tests.e2e.sources import PASSWORD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.e2e.on_postgres.cluster import Cluster
+
+
+def give(cluster: Cluster, dag_id: str, conf: dict[str, Any]) -> Run:
+    cluster.wait_for_dag(dag_id)
+    return Run(cluster, dag_id, cluster.trigger(dag_id, conf))
+
+
+def tries(run: Run) -> list[int]:
+    return [ti["try_number"] for ti in run.instances("echo")]
+
+
+def head_state(run: Run) -> str:
+    return run.states("echo")[0]
+
+
+@pytest.fixture(scope="module")
+def count(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("as_many") / "count"
+
+
+@pytest.fixture(scope="module")
+def as_many(cluster: Cluster, count: Path) -> Run:
+    """A finished run of four items."""
+    count.write_text("4")
+    run = give(cluster, "as_many", {"count": str(count)})
+    assert run.wait() == "success"
+    return run
+
+
+def test_clear_the_head_of_a_finished_stream(cluster: Cluster, as_many: Run) -> None:
+    as_many.clear(["echo", 0])
+    assert as_many.wait() == "success"
+    assert tries(as_many) == [2, 1, 1, 1, 1], "it is done at once"
+
+
+def test_clear_the_whole_mapped_task(as_many: Run, count: Path) -> None:
+    count.write_text("99")  # not asked: the stream is there
+    as_many.clear("echo", include_downstream=True)
+    assert as_many.wait() == "success"
+    assert as_many.result() == [0, 1, 2, 3]
+    assert tries(as_many) == [3, 2, 2, 2, 2]
+
+
+def test_clear_the_unmapped_task_alone_then_an_item(as_many: Run, count: Path) -> None:
+    count.write_text("4")
+    as_many.clear("stream")
+    assert as_many.wait() == "success"
+    as_many.clear(["echo", 2])
+    assert as_many.wait() == "success"
+    assert tries(as_many) == [3, 2, 3, 2, 2], "the stream is there again, up to what there was"
+
+
+@pytest.mark.parametrize("items", [6, 2, 0, 5])
+def test_clear_with_downstream_when_the_new_stream_has_another_length(
+    as_many: Run, count: Path, items: int
+) -> None:
+    """Longer, shorter, empty, and longer again than what became REMOVED."""
+    before = len(as_many.instances("echo")) - 1
+    count.write_text(str(items))
+    as_many.clear("stream", include_downstream=True)
+    assert as_many.wait() == "success"
+    head, surplus = ("success" if items else "skipped"), ["removed"] * (before - items)
+    assert as_many.states("echo") == [head, *["success"] * items, *surplus]
+    if items:
+        assert as_many.result() == list(range(items))
+
+
+def test_an_item_whose_batch_is_gone_says_what_to_do(cluster: Cluster, as_many: Run, count: Path) -> None:
+    count.write_text("-")  # the source breaks before its first item
+    as_many.clear("stream")
+    assert as_many.wait() == "failed"
+    with_states = {"new_state": "success"}
+    path = f"/dags/as_many/dagRuns/{as_many.run_id}/taskInstances/stream"
+    cluster.api("PATCH", path, json=with_states)
+    as_many.clear(["echo", 1])
+    assert as_many.wait() == "failed"
+    newest = as_many.instances("echo")[1]["try_number"]
+    log = as_many.log("echo", 1, newest)
+    assert "not (or no longer) item 1: it was opened anew since" in log
+    assert "Clear the mapped task 'echo' as a whole" in log
+
+
+def test_clear_while_the_stream_is_open(cluster: Cluster, tmp_path: Path) -> None:
+    run, gates = start(cluster, "gated_auto", tmp_path)
+    gates.open(2)
+    wait_for_successes(run, 2)
+    run.clear(["echo", 0])  # it goes on
+    gates.open(2)
+    wait_for_successes(run, 4)
+    assert gates.asked == [0, 1]
+    run.clear(["echo", 2])  # an item, beside the open stream
+    wait_until("it runs again", lambda: tries(run)[2] == 2, 60)
+    gates.open(1)
+    wait_for_successes(run, 5)
+    run.clear("stream", include_downstream=True)  # everything, in the middle
+    gates.end()
+    assert run.wait() == "success"
+    assert run.result() == list(range(5))
+    assert run.states("echo") == ["success"] * 6
+
+
+@pytest.mark.parametrize("dag_id", ["gated_triggerer", "gated_callback"])
+def test_a_new_dag_version_in_the_middle_of_a_stream(
+    cluster: Cluster, tmp_path: Path, dag_id: str, versioned: Path
+) -> None:
+    run, gates = start(cluster, f"versioned_{dag_id}", tmp_path)
+    gates.open(2)
+    wait_for_successes(run, 2)
+    path = f"/dags/{run.dag_id}/dagVersions"
+    before = cluster.api("GET", path)["total_entries"]
+    echo = re.compile(r'partial\(task_id="echo".*?\)')
+    versioned.write_text(
+        echo.sub(f'partial(task_id="echo", priority_weight={2 + before})', versioned.read_text())
+    )
+    wait_until("there is a new version", lambda: cluster.api("GET", path)["total_entries"] > before, 60)
+    gates.open(2)
+    gates.end()
+    assert run.wait() == "success"
+    assert run.result() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_retries_of_the_head(cluster: Cluster, tmp_path: Path, retries: int) -> None:
+    run = give(cluster, f"retries_{retries}", {"notes": str(tmp_path / "notes")})
+    asked = retries + 1  # once in each try; the third time it answers
+    while asked < 3:
+        assert run.wait() == "failed"
+        assert run.states("echo") == ["failed", "success", "success"]
+        run.clear(["echo", 0], include_downstream=True)
+        asked += retries + 1
+    assert run.wait() == "success"
+    assert run.result() == [0, 1, 2]
+    assert tries(run) == [3, 1, 1, 1], "no item ran again"
+
+
+@pytest.mark.parametrize("dag_id", ["two_at_a_time", "one_slot"])
+def test_limits_on_the_mapped_task_hold_for_the_items(cluster: Cluster, tmp_path: Path, dag_id: str) -> None:
+    run, gates = start(cluster, dag_id, tmp_path)
+    gates.open(3)
+    wait_for_successes(run, 3)  # the deferred head leaves a place
+    gates.end()
+    assert run.wait() == "success"
+
+
+def test_a_pool_that_counts_deferred_tasks_holds_the_items_until_the_stream_ends(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    run, gates = start(cluster, "one_slot_deferred_counted", tmp_path)
+    gates.open(2)
+    wait_until("the items are there", lambda: len(run.instances("echo")) == 3, 60)
+    gates.end()
+    assert run.wait() == "success"
+    assert run.states("echo") == ["success"] * 3
+
+
+def test_depends_on_past(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.wait_for_dag("after_the_past")
+    for number, items in enumerate((1, 2)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run, gates = start(cluster, "after_the_past", folder)
+        gates.open(items)
+        gates.end()
+        assert run.wait() == "success"
+        assert run.states("echo") == ["success"] * (1 + items)
+
+
+def test_execution_timeout_is_for_items_and_never_for_the_stream(cluster: Cluster, tmp_path: Path) -> None:
+    run, gates = start(cluster, "timed_items", tmp_path)
+    gates.open(1)  # item 0 sleeps 0 s
+    wait_for_successes(run, 1)
+    query = "select extract(epoch from now() - min(start_date)) from task_instance where run_id = %s"
+    wait_until("the stream is open for longer", lambda: cluster.ask(query, run.run_id)[0][0] > 6, 60)
+    gates.open(9)  # item n sleeps n seconds
+    gates.end()
+    assert run.wait() == "failed"
+    states = run.states("echo")
+    assert states[:4] == ["success"] * 4, "the head, and items 0 to 2"
+    assert states[6:] == ["failed"] * 5, "items 5 to 9"
+
+
+def test_dagrun_timeout_ends_the_stream(cluster: Cluster, tmp_path: Path) -> None:
+    run, gates = start(cluster, "timed_run", tmp_path)
+    gates.open(1)
+    assert run.wait() == "failed"
+    wait_until("the head is not deferred any more", lambda: head_state(run) in ("skipped", "failed"), 30)
+    gates.open(1)
+    gates.open(1)
+    assert len(run.instances("echo")) == 2, "nothing more is committed"
+
+
+def test_secrets_are_masked_and_encrypted(cluster: Cluster, tmp_path: Path) -> None:
+    run, gates = start(cluster, "secretive", tmp_path)
+    gates.open(1)
+    wait_for_successes(run, 1)
+    rows = cluster.ask("select encrypted_kwargs from trigger")
+    assert rows
+    assert PASSWORD not in str(rows)
+    assert PASSWORD not in str(cluster.ask("select value from xcom where run_id = %s", run.run_id))
+    gates.end()
+    assert run.wait() == "success"
+    for task_id, map_index in (("stream", -1), ("echo", 0)):
+        path = f"/dags/secretive/dagRuns/{run.run_id}/taskInstances/{task_id}"
+        ti = cluster.api("GET", path if map_index < 0 else f"{path}/{map_index}")
+        assert ti["rendered_fields"]["source_kwargs"]["password"] == "***"
+        assert PASSWORD not in run.log(task_id, map_index)
+
+
+def test_after_max_map_length_is_raised_the_stream_goes_on(cluster: Cluster) -> None:
+    run = give(cluster, "too_many", {})
+    assert run.wait() == "failed"
+    assert run.states("echo") == ["failed", *["success"] * 50]
+    assert "[core] max_map_length" in run.log("echo", 0)
+    for name in ("api-server", *TRIGGERERS):
+        cluster.kill(name)
+        cluster.start_component(name, {"core.max_map_length": "100"})
+
+    def answers() -> bool:
+        try:
+            return bool(cluster.api("GET", "/monitor/health"))
+        except httpx.HTTPError:
+            return False
+
+    wait_until("the api-server answers", answers, 90)
+    run.clear(["echo", 0])
+    assert run.wait() == "success"
+    assert run.states("echo") == ["success"] * 71
