@@ -155,6 +155,13 @@ class StreamStore:
         where = {**self._where, "task_id": self.ref.instances_of, "map_index": number}
         return XCom.get_one(key="return_value", **where)
 
+    def forget_results(self, first: int, last: int) -> None:
+        """Delete what the instances of these items, the last one included, have returned."""
+        for number in range(first, last + 1):
+            where = {**self._where, "task_id": self.ref.instances_of, "map_index": number}
+            if BaseXCom.get_one(key="return_value", **where) is not None:
+                XCom.delete(key="return_value", **where)
+
     def _read_index(self, number: int) -> IndexPage:
         data = BaseXCom.get_one(key=index_key(span_of(number)), **self._where)
         return index_page(data or [])

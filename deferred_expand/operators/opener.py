@@ -148,7 +148,8 @@ class StreamOpener(BaseOperator):
         Return the length of the mapped task once that marks no instance wrongly REMOVED.
 
         A length below that of an earlier run marks the instances above it REMOVED, and growth never
-        brings them back (airflow/models/dagrun.py, ``_revise_map_indexes_if_mapped``).
+        brings them back (airflow/models/dagrun.py, ``_revise_map_indexes_if_mapped``). What those
+        have returned in the earlier run would still count as results of the mapped task.
         """
         ref = self.stream_ref(context)
         if log.failure is not None:
@@ -162,5 +163,6 @@ class StreamOpener(BaseOperator):
                 return self._take(context, self._hops(context).go_on(log), until)
             trigger = self.trigger(ref, log.stream, self.source_kwargs, for_head=False)
             self.defer(trigger=trigger, method_name="commit", kwargs={"until": until})
+        StreamStore(ref).forget_results(log.items + 1, until or 0)
         description = {"stream_of": self.source, "mapped_task": ref.mapped_task_id}
         return StreamHandle(description, mapped_length=1 + log.items)

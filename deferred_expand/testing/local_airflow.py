@@ -233,6 +233,8 @@ class LocalAirflow:
                 base_url=f"{self.url}/api/v2",
                 headers={"Authorization": f"Bearer {token.raise_for_status().json()['access_token']}"},
                 timeout=60,
+                # A connection kept open may be closed by the other end just when it is used again.
+                limits=httpx.Limits(max_keepalive_connections=0),
             )
         for _ in range(LOCKED_ATTEMPTS):
             answer = self._client.request(method, path, **kwargs)
