@@ -77,7 +77,7 @@ class StreamReference(PlainXComArg):
     def resolve(self, context: Any) -> StreamItems | StreamReader:
         store = StreamStore(self.stream.stream_ref(context))
         if context["ti"].task_id == self.stream.mapped_task_id:
-            return StreamItems(store, self.stream.item_steps)
+            return StreamItems(store, self.stream.item_steps, context["ti"].map_index)
         return StreamReader(store, self.steps)
 
     def __getitem__(self, key: str) -> NoReturn:
@@ -110,11 +110,13 @@ class StreamItems(Sequence[Any]):
     Nothing is read before it is asked for, and then one batch at a time.
 
     :param steps: maps that are applied here.
+    :param map_index: of the instance that asks.
     """
 
-    def __init__(self, store: StreamStore, steps: Steps = ()) -> None:
+    def __init__(self, store: StreamStore, steps: Steps = (), map_index: int = 0) -> None:
         self._store = store
         self._steps = steps
+        self._map_index = map_index
 
     @cached_property
     def _log(self) -> CommitLog:
@@ -139,6 +141,10 @@ class StreamItems(Sequence[Any]):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return [self[n] for n in range(*index.indices(len(self)))]
+        if self._map_index >= len(self):
+            # Airflow counts modulo the length (airflow/sdk/definitions/_internal/expandinput.py), which
+            # would give the item of another one to an instance that a shorter stream has no item for.
+            index = self._map_index
         return shape_one(self._store.read_item(self._log, index), self._steps)
 
     def __iter__(self) -> Iterator[Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, cast
 
+from deferred_expand.airflow_internals.sdk import decrypt, encrypt, serde_deserialize, serde_serialize
 from deferred_expand.exceptions import SourceNotImportable
 from deferred_expand.sources.importing import import_source, source_path
 
@@ -34,6 +36,23 @@ def unpack(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(unpack(inner) for inner in value)
     return value
+
+
+def seal(arguments: dict[str, Any]) -> str:
+    """
+    Write arguments so that nobody reads them in the database.
+
+    Airflow keeps the arguments of a deferred task's trigger as they are, its encryption apart
+    (airflow/api_fastapi/execution_api/routes/task_instances.py, 3.2.2 and 3.3.2).
+    """
+    return encrypt(json.dumps(serde_serialize(arguments)))
+
+
+def unseal(sealed: str | dict[str, Any]) -> dict[str, Any]:
+    """What :func:`seal` wrote; what was never sealed, as it is."""
+    if isinstance(sealed, dict):
+        return sealed
+    return cast("dict[str, Any]", serde_deserialize(json.loads(decrypt(sealed))))
 
 
 def can_travel(value: Any) -> bool:

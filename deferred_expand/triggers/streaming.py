@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.sdk import BaseTrigger, TriggerEvent
 from deferred_expand.shaping.steps import Step, Steps
-from deferred_expand.sources.arguments import unpack
+from deferred_expand.sources.arguments import seal, unpack, unseal
 from deferred_expand.sources.importing import import_source
 from deferred_expand.sources.opening import is_resumable, open_source
 from deferred_expand.streams.events import BatchEvent
@@ -29,6 +29,11 @@ def is_streaming_trigger(source: Any) -> bool:
 
 def _import_steps(steps: list[list[str]]) -> Steps:
     return tuple(map(Step.from_json, steps))
+
+
+def _open(source_kwargs: dict[str, Any] | str) -> dict[str, Any]:
+    arguments: dict[str, Any] = unpack(unseal(source_kwargs))
+    return arguments
 
 
 class StreamingExpansionTrigger(BaseTrigger):
@@ -56,7 +61,7 @@ class StreamingExpansionTrigger(BaseTrigger):
     serialized.
 
     :param source: ``"package.module:name"`` of the source.
-    :param source_kwargs: its arguments, rendered and packed.
+    :param source_kwargs: its arguments, rendered and packed; sealed once they were serialized.
     :param expansion: JSON of an :class:`Expansion`; whose stream this is.
     """
 
@@ -64,7 +69,7 @@ class StreamingExpansionTrigger(BaseTrigger):
         self,
         *,
         source: str | None = None,
-        source_kwargs: dict[str, Any] | None = None,
+        source_kwargs: dict[str, Any] | str | None = None,
         expansion: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -87,7 +92,7 @@ class StreamingExpansionTrigger(BaseTrigger):
         try:
             opened = open_source(
                 self._source,
-                await thread.run(unpack, self.source_kwargs or {}),
+                await thread.run(_open, self.source_kwargs or {}),
                 cursor,
                 thread,
                 ref=expansion.ref,
@@ -102,10 +107,13 @@ class StreamingExpansionTrigger(BaseTrigger):
             thread.close()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """:return: the class path, and the arguments, which Airflow encrypts (airflow/models/trigger.py)."""
+        """:return: the class path, and the arguments, those of the source encrypted."""
         names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
         path = f"{type(self).__module__}.{type(self).__qualname__}"
-        return path, {name: getattr(self, name) for name in names}
+        arguments = {name: getattr(self, name) for name in names}
+        if isinstance(arguments.get("source_kwargs"), dict):
+            arguments["source_kwargs"] = seal(arguments["source_kwargs"])
+        return path, arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """What Airflow's triggerer calls."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deferred_expand.committing.store import StreamRef
+from deferred_expand.sources.arguments import unseal
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import Announcement, BatchEvent, Failure
 from deferred_expand.streams.page import Position
@@ -73,6 +75,14 @@ def test_a_trigger_is_made_again_from_what_it_serializes() -> None:
     assert path == "deferred_expand.triggers.streaming.StreamingExpansionTrigger"
     again = StreamingExpansionTrigger(**json.loads(json.dumps(kwargs)))
     assert again.serialize() == (path, kwargs)
+
+
+def test_a_sources_arguments_are_encrypted_and_older_ones_can_be_read() -> None:
+    arguments = {"password": "open sesame", "since": datetime(2026, 1, 2, tzinfo=timezone.utc)}
+    sealed = StreamingExpansionTrigger(source="m:f", source_kwargs=arguments).serialize()[1]["source_kwargs"]
+    assert "sesame" not in sealed
+    assert unseal(sealed) == arguments
+    assert unseal(arguments) == arguments, "as they were written before they were encrypted"
 
 
 def test_a_failure_holds_the_traceback_of_its_cause() -> None:

@@ -43,6 +43,8 @@ def cluster(
     bundles = [*BUNDLES, bundle("versioned", versioned.parent)]
     config = {**TIME_OUTS, **statsd.config, "dag_processor.dag_bundle_config_list": json.dumps(bundles)}
     with postgres_cluster(tmp_path_factory.mktemp("postgres"), config) as running:
+        for name, counted in (("one_slot", False), ("one_slot_deferred_counted", True)):
+            running.api("POST", "/pools", json={"name": name, "slots": 1, "include_deferred": counted})
         failed_before = request.session.testsfailed
         yield running
         if request.session.testsfailed > failed_before:

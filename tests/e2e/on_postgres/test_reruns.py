@@ -92,8 +92,10 @@ def test_an_item_whose_batch_is_gone_says_what_to_do(cluster: Cluster, as_many: 
     path = f"/dags/as_many/dagRuns/{as_many.run_id}/taskInstances/stream"
     cluster.api("PATCH", path, json={"new_state": "success"})
     as_many.clear(["echo", 1])
-    assert as_many.wait() == "failed"
-    newest = as_many.instances("echo")[1]["try_number"]
+    as_many.wait()
+    item = as_many.instances("echo")[1]
+    assert item["state"] == "failed"
+    newest = item["try_number"]
     log = as_many.log("echo", 1, newest)
     assert "not (or no longer) item 1: it was opened anew since" in log
     assert "Clear the mapped task 'echo' as a whole" in log
@@ -106,7 +108,7 @@ def test_clear_while_the_stream_is_open(cluster: Cluster, tmp_path: Path) -> Non
     run.clear(["echo", 0])  # it goes on
     gates.open(2)
     wait_for_successes(run, 4)
-    assert gates.asked == [0, 1]
+    assert set(gates.asked) == {0, 1}
     run.clear(["echo", 2])  # an item, beside the open stream
     wait_until("it runs again", lambda: tries(run)[2] == 2, 60)
     gates.open(1)
@@ -118,9 +120,9 @@ def test_clear_while_the_stream_is_open(cluster: Cluster, tmp_path: Path) -> Non
     assert run.states("echo") == ["success"] * 6
 
 
-@pytest.mark.parametrize("dag_id", ["gated_triggerer", "gated_callback"])
+@pytest.mark.parametrize(("dag_id", "weight"), [("gated_triggerer", 2), ("gated_callback", 3)])
 def test_a_new_dag_version_in_the_middle_of_a_stream(
-    cluster: Cluster, tmp_path: Path, dag_id: str, versioned: Path
+    cluster: Cluster, tmp_path: Path, dag_id: str, weight: int, versioned: Path
 ) -> None:
     run, gates = start(cluster, f"versioned_{dag_id}", tmp_path)
     gates.open(2)
@@ -129,7 +131,7 @@ def test_a_new_dag_version_in_the_middle_of_a_stream(
     before = cluster.api("GET", path)["total_entries"]
     echo = re.compile(r'partial\(task_id="echo".*?\)')
     versioned.write_text(
-        echo.sub(f'partial(task_id="echo", priority_weight={2 + before})', versioned.read_text())
+        echo.sub(f'partial(task_id="echo", priority_weight={weight})', versioned.read_text())
     )
     wait_until("there is a new version", lambda: cluster.api("GET", path)["total_entries"] > before, 60)
     gates.open(2)
@@ -212,7 +214,7 @@ def test_secrets_are_masked_and_encrypted(cluster: Cluster, tmp_path: Path) -> N
     run, gates = start(cluster, "secretive", tmp_path)
     gates.open(1)
     wait_for_successes(run, 1)
-    rows = cluster.ask("select encrypted_kwargs from trigger")
+    rows = cluster.ask("select kwargs from trigger")
     assert rows
     assert PASSWORD not in str(rows)
     assert PASSWORD not in str(cluster.ask("select value from xcom where run_id = %s", run.run_id))
