@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.chaos.deployment import Deployment
 
 #: Seconds that a process stands still: longer than the time after which another one takes over, but
-#: for those whose tasks are given up meanwhile (see "Limits of the promise" in the README).
+#: for those whose tasks are given up meanwhile (see "The promise" in the README).
 STOPPED = {
     "triggerer": 12.0,
     "scheduler": 12.0,
