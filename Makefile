@@ -5,11 +5,12 @@ VENV := .venv-$(AIRFLOW)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test bench chaos lint types unit e2e constraints clean
+.PHONY: help demo test test-cluster bench chaos lint types unit e2e constraints clean
 
 help:
 	@echo "make demo [KEEP=1]          native and streamed expansion of a real data set, side by side"
 	@echo "make test [AIRFLOW=$(AIRFLOW)]  lint, types, unit, property and end-to-end tests"
+	@echo "make test-cluster           end-to-end tests with Celery, Redis, Postgres, object storage (half an hour)"
 	@echo "make bench                  streaming measured beside native expansion (about an hour)"
 	@echo "make chaos [CHAOS_SEED=n]   processes die while streams run; every item is counted (about an hour)"
 	@echo "make lint | types | unit | e2e   one part of make test"
@@ -25,6 +26,9 @@ demo: $(READY)
 	$(BIN)/python -m deferred_expand.demo $(if $(KEEP),--keep)
 
 test: lint types unit e2e
+
+test-cluster: $(READY)
+	$(BIN)/python -m pytest tests/e2e --celery
 
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos
@@ -43,7 +47,7 @@ unit: $(READY)
 	$(BIN)/python -m pytest tests/unit tests/property
 
 e2e: $(READY)
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest tests/e2e -m "not long"
 
 # Versions only: what an index serves them from is each machine's own matter.
 constraints: $(READY)

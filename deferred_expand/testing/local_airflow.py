@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-COMPONENTS = {
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+COMMANDS = {
     "api-server": ["api-server"],
     "scheduler": ["scheduler", "--skip-serve-logs"],
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
+    "worker": ["celery", "worker", "--skip-serve-logs"],
 }
 LOCKED_ATTEMPTS = 5
 END_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
@@ -69,7 +71,8 @@ class LocalAirflow:
     :param python_path: folders for the PYTHONPATH of all components.
     :param config: ``{"section.option": value}`` beside what is needed to run.
 
-    With :attr:`keep_home` set, database and logs stay when it ends.
+    With :attr:`keep_home` set, database and logs stay when it ends. :attr:`components` are those that
+    are started.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class LocalAirflow:
         self.home = Path(tempfile.mkdtemp(prefix="deferred-expand-airflow-"))
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.components: Iterable[str] = COMPONENTS
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.keep_home = False
         settings = {
@@ -135,7 +139,7 @@ class LocalAirflow:
     def start(self) -> None:
         """:raises RuntimeError: a component ended at once, with the end of its output."""
         self.migrate()
-        for name in COMPONENTS:
+        for name in self.components:
             self.start_component(name)
         wait_until("the api-server answers", self._is_healthy, timeout=120)
 
@@ -155,7 +159,7 @@ class LocalAirflow:
             config["database.sql_alchemy_conn"] = self._sqlite(3)
         with self.output(name).open("ab") as output:
             self.processes[name] = subprocess.Popen(
-                [*_airflow(), *COMPONENTS[name.split()[0]]],
+                [*_airflow(), *COMMANDS[name.split()[0]]],
                 env={**self.env, **_as_env(config)},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -208,7 +212,7 @@ class LocalAirflow:
         """The ends of what all components printed, for a failure's report."""
         return "\n".join(
             f"--- {name}\n" + "\n".join(self.output(name).read_text(errors="replace").splitlines()[-lines:])
-            for name in (*COMPONENTS, "triggerer 2", "scheduler 2")
+            for name in sorted({*self.components, *self.processes})
             if self.output(name).exists()
         )
 

@@ -11,13 +11,13 @@ import psutil
 import psycopg
 
 from tests.chaos.operators import BOOK
-from tests.e2e.on_postgres.cluster import TRIGGERERS, assigned_to, postgres_cluster
+from tests.e2e.cluster import TRIGGERERS, assigned_to, postgres_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.e2e.on_postgres.cluster import Cluster
+    from tests.e2e.cluster import Cluster
 
 #: Seconds. Short, so that a death is noticed while one looks on.
 TIME_OUTS = {
@@ -66,12 +66,16 @@ class Deployment:
         which = "map_index = 0" if head else "map_index > 0"
         query = f"select id from task_instance where run_id = %s and state = 'running' and {which}"
         titles = {f"airflow worker -- {row[0]}" for row in self.cluster.ask(query, run_id)}
-        scheduler = psutil.Process(self.cluster.processes["scheduler"].pid)
-        for process in scheduler.children(recursive=True) if titles else ():
+        for process in self._task_processes() if titles else ():
             with suppress(psutil.NoSuchProcess):
                 if " ".join(process.cmdline()).strip() in titles:
                     return [supervisor, process] if (supervisor := process.parent()) else [process]
         return []
+
+    def _task_processes(self) -> list[psutil.Process]:
+        parents = [name for name in ("scheduler", "worker") if name in self.cluster.processes]
+        roots = [psutil.Process(self.cluster.processes[name].pid) for name in parents]
+        return [process for root in roots for process in root.children(recursive=True)]
 
     def family(self, component: str) -> list[psutil.Process]:
         """The component's process and all that it has started."""

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deferred_expand.testing.local_airflow import LocalAirflow
+from tests.e2e.cluster import postgres_cluster
 from tests.e2e.runs import CONFIG, ROOT, Run
 from tests.paged_api import PagedApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 
@@ -26,12 +28,19 @@ def api(airflow: LocalAirflow) -> Iterator[PagedApi]:
 
 
 @pytest.fixture(scope="session", params=["expander", "callback"])
-def airflow(request: pytest.FixtureRequest) -> Iterator[LocalAirflow]:
+def airflow(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalAirflow]:
     """An Airflow for each committer; everything holds with both."""
     config = {**CONFIG, "deferred_expand.expander": str(request.param == "expander")}
-    with LocalAirflow(
-        ROOT / "tests/e2e/dags", python_path=[ROOT, ROOT / "tests/e2e/settings"], config=config
-    ) as running:
+    deployment: AbstractContextManager[LocalAirflow] = (
+        postgres_cluster(tmp_path_factory.mktemp("servers"), config, celery=True)
+        if request.config.getoption("--celery")
+        else LocalAirflow(
+            ROOT / "tests/e2e/dags", python_path=[ROOT, ROOT / "tests/e2e/settings"], config=config
+        )
+    )
+    with deployment as running:
         running.api("POST", "/pools", json={"name": "slotless", "slots": 0})
         yield running
         if request.session.testsfailed:
@@ -73,7 +82,6 @@ def runs(airflow: LocalAirflow, api: PagedApi, notes: Path) -> dict[str, Run]:
     """A run of each DAG: what waits in one leaves the processors to the others."""
     api.fail("breaks", cursor=2, times=2)
     confs: dict[str, dict[str, Any]] = {
-        "slow_source": {"url": api.url("slow_source")},
         "classic": {"url": api.url("classic")},
         "breaks": {"url": api.url("breaks")},
         "taskflow": {},

@@ -1,48 +1,44 @@
-"""What only the expander does, on SQLite, with two triggerers."""
+"""What only the expander does."""
 
 from __future__ import annotations
 
 import re
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import NullPool, create_engine, text
 
 from deferred_expand.testing.local_airflow import wait_until
-from tests.e2e.gates import Gates
-from tests.e2e.runs import ROOT, Run
+from tests.e2e.cluster import start
+from tests.e2e.runs import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from deferred_expand.testing.local_airflow import LocalAirflow
+    from tests.e2e.runs import Run
 
 pytestmark = pytest.mark.parametrize("airflow", ["expander"], indirect=True)
 
 Row = dict[str, Any]
 
 
-def start_gated(airflow: LocalAirflow, dag_id: str, folder: Path) -> tuple[Run, Gates]:
-    airflow.wait_for_dag(dag_id)
-    return Run(airflow, dag_id, airflow.trigger(dag_id, {"gates": str(folder)})), Gates(folder)
-
-
 def rows(airflow: LocalAirflow, run: Run, task_id: str) -> list[Row]:
     """Task instances as they are in the database, by map index."""
-    with closing(sqlite3.connect(airflow.home / "airflow.db")) as database:
-        database.row_factory = sqlite3.Row
-        query = "select * from task_instance where run_id = ? and task_id = ? order by map_index"
-        return [dict(row) for row in database.execute(query, [run.run_id, task_id])]
+    query = text("select * from task_instance where run_id = :run and task_id = :task order by map_index")
+    engine = create_engine(airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"], poolclass=NullPool)
+    with engine.connect() as database:
+        found = database.execute(query, {"run": run.run_id, "task": task_id}).mappings()
+        return [dict(row) for row in found]
 
 
 def test_an_open_stream_occupies_no_worker_and_its_head_ends_without_one(
     airflow: LocalAirflow, tmp_path: Path
 ) -> None:
-    run, gates = start_gated(airflow, "gated_auto", tmp_path)
+    run, gates = start(airflow, "gated_auto", tmp_path)
     gates.open(1)
     wait_until("the first item ran", lambda: run.states("echo").count("success") == 1, 90)
     gates.open(2)
@@ -57,7 +53,7 @@ def test_an_open_stream_occupies_no_worker_and_its_head_ends_without_one(
 
 
 def test_instances_are_what_the_scheduler_makes(airflow: LocalAirflow, tmp_path: Path) -> None:
-    run, gates = start_gated(airflow, "compared", tmp_path)
+    run, gates = start(airflow, "compared", tmp_path)
     gates.open(2)
     gates.open(3)
     native_and_streamed = [
@@ -82,13 +78,13 @@ def all_scheduled(airflow: LocalAirflow, run: Run, task_id: str) -> list[Row] | 
 
 def trace(row: Row) -> str:
     """The trace's id within a context carrier."""
-    found = re.search(r"00-([0-9a-f]{32})-", row["context_carrier"])
+    found = re.search(r"00-([0-9a-f]{32})-", str(row["context_carrier"]))
     assert found, row["context_carrier"]
     return found[1]
 
 
 def test_items_that_the_scheduler_took_for_surplus_come_back(airflow: LocalAirflow, tmp_path: Path) -> None:
-    run, gates = start_gated(airflow, "gated_triggerer", tmp_path)
+    run, gates = start(airflow, "gated_triggerer", tmp_path)
     gates.open(2)
     wait_until("the first items ran", lambda: run.states("echo").count("success") == 2, 90)
     script = [sys.executable, "-m", "tests.e2e.forced_revision"]

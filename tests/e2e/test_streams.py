@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import signal
-from datetime import datetime
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.e2e.gates import Gates
+import pytest
+
+from tests.e2e.cluster import Cluster, start, wait_for_successes
 from tests.e2e.runs import MAX_MAP_LENGTH, ROOT, Run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from deferred_expand.testing.local_airflow import LocalAirflow
     from tests.paged_api import PagedApi
 
 Runs = dict[str, Run]
-
-
-def at(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
 
 
 def test_each_item_is_an_instance_of_the_authors_operator(runs: Runs, api: PagedApi) -> None:
@@ -60,13 +56,15 @@ def test_items_as_keyword_arguments_are_data_and_no_templates(runs: Runs) -> Non
     assert {result["note"] for result in run.result()} == {"{{ 1 / 0 }}"}
 
 
-def test_items_run_before_the_source_has_given_its_last_page(runs: Runs, api: PagedApi) -> None:
-    run = runs["slow_source"]
+def test_items_run_before_the_source_has_given_its_last_page(airflow: LocalAirflow, tmp_path: Path) -> None:
+    run, gates = start(airflow, "gated_auto", tmp_path)
+    gates.open(1)
+    wait_for_successes(run, 1)
+    gates.open(2)
+    wait_for_successes(run, 3)
+    gates.end()
     assert run.wait() == "success"
-    _head, *items = run.instances("echo")
-    assert len(items) == 15
-    first_finished = min(at(ti["end_date"]) for ti in items)
-    assert first_finished < api.requests["slow_source"][-1].at
+    assert run.result() == [0, 1, 2]
 
 
 def test_a_stream_without_items_is_skipped(runs: Runs) -> None:
@@ -158,6 +156,18 @@ def test_example_stream_files(runs: Runs) -> None:
     assert [ti["rendered_map_index"] for ti in run.instances("count_bytes")[1:]] == files
 
 
+def test_batches_lie_in_object_storage(airflow: LocalAirflow, runs: Runs) -> None:
+    if not isinstance(airflow, Cluster) or airflow.xcoms is None:
+        pytest.skip("XComs are in the database here")
+    run = runs["classic"]
+    run.wait()
+    query = "select value #>> '{}' from xcom where dag_id = %s and task_id = 'stream' and key like %s"
+    values = [row[0] for row in airflow.ask(query, run.dag_id, "deferred_expand.batch.%")]
+    assert all(value.startswith(f"file://{airflow.xcoms}/") for value in values), "references only"
+    batches = [json.loads(Path(value.removeprefix("file://")).read_text()) for value in values]
+    assert sorted(int(item) for batch in batches for item in batch) == list(range(12))
+
+
 def test_one_item_can_be_cleared_and_runs_again(runs: Runs) -> None:
     run = runs["taskflow"]
     run.wait()
@@ -185,17 +195,16 @@ def test_airflow_knows_the_provider_and_its_settings(airflow: LocalAirflow) -> N
     assert airflow.run("config", "get-value", "deferred_expand", "walk_ahead").strip().endswith("1000")
 
 
-def test_two_triggerers_on_sqlite(airflow: LocalAirflow, runs: Runs, tmp_path: Path) -> None:
+def test_streams_share_two_triggerers(airflow: LocalAirflow, runs: Runs, tmp_path: Path) -> None:
     for run in runs.values():
         run.wait()
-    airflow.start_component("triggerer 2")
+    if "triggerer 2" not in airflow.processes:
+        airflow.start_component("triggerer 2")
     started = []
     for number in range(4):
         folder = tmp_path / str(number)
         folder.mkdir()
-        airflow.wait_for_dag("gated_auto")
-        run = Run(airflow, "gated_auto", airflow.trigger("gated_auto", {"gates": str(folder)}))
-        started.append((run, Gates(folder)))
+        started.append(start(airflow, "gated_auto", folder))
     for _ in range(3):
         for _, gates in started:
             gates.open(2)
@@ -205,4 +214,3 @@ def test_two_triggerers_on_sqlite(airflow: LocalAirflow, runs: Runs, tmp_path: P
         assert run.wait() == "success"
         assert run.result() == list(range(6))
         assert run.states("echo") == ["success"] * 7
-    airflow.kill("triggerer 2", signal.SIGTERM)

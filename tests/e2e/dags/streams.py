@@ -66,15 +66,6 @@ with DAG("by_kwargs", schedule=None):
     echo = EchoOperator.partial(task_id="echo").expand_kwargs(stream.output)
     collect(echo.output)
 
-with DAG("slow_source", schedule=None, params=WITH_URL):
-    stream = DeferredExpandOperator(
-        task_id="stream",
-        source=sources.api_pages,
-        source_kwargs={**API, "pages": 15, "size": 1, "delay": 2},
-        batch_interval=1,
-    )
-    collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
-
 with DAG("nothing", schedule=None):
     stream = DeferredExpandOperator(task_id="stream", source=sources.numbers, source_kwargs={"count": 0})
     echo = EchoOperator.partial(task_id="echo").expand(value=stream.output)

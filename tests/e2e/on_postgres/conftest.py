@@ -9,14 +9,14 @@ import pytest
 
 from deferred_expand.testing.statsd import StatsdListener
 from tests.chaos.deployment import TIME_OUTS
-from tests.e2e.on_postgres.cluster import postgres_cluster
+from tests.e2e.cluster import postgres_cluster
 from tests.e2e.runs import BUNDLES, ROOT, bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.e2e.on_postgres.cluster import Cluster
+    from tests.e2e.cluster import Cluster
 
 
 @pytest.fixture(scope="package")
@@ -42,7 +42,8 @@ def cluster(
     """Two triggerers on Postgres."""
     bundles = [*BUNDLES, bundle("versioned", versioned.parent)]
     config = {**TIME_OUTS, **statsd.config, "dag_processor.dag_bundle_config_list": json.dumps(bundles)}
-    with postgres_cluster(tmp_path_factory.mktemp("postgres"), config) as running:
+    folder, celery = tmp_path_factory.mktemp("servers"), request.config.getoption("--celery")
+    with postgres_cluster(folder, config, celery=celery) as running:
         for name, counted in (("one_slot", False), ("one_slot_deferred_counted", True)):
             running.api("POST", "/pools", json={"name": name, "slots": 1, "include_deferred": counted})
         failed_before = request.session.testsfailed

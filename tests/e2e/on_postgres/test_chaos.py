@@ -13,7 +13,7 @@ from tests.chaos.run import ChaoticRun
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.e2e.on_postgres.cluster import Cluster
+    from tests.e2e.cluster import Cluster
 
 SELECTION = {
     "triggerer": [Fault("worker of the head", "kill"), Fault("triggerer", "kill"), Fault("database", "cut")],

@@ -9,14 +9,14 @@ import httpx
 import pytest
 
 from deferred_expand.testing.local_airflow import wait_until
-from tests.e2e.on_postgres.cluster import TRIGGERERS, start, wait_for_successes
+from tests.e2e.cluster import TRIGGERERS, start, wait_for_successes
 from tests.e2e.runs import Run
 from tests.e2e.sources import PASSWORD
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.e2e.on_postgres.cluster import Cluster
+    from tests.e2e.cluster import Cluster
 
 
 def give(cluster: Cluster, dag_id: str, conf: dict[str, Any]) -> Run:
@@ -120,7 +120,9 @@ def test_clear_while_the_stream_is_open(cluster: Cluster, tmp_path: Path) -> Non
     assert run.states("echo") == ["success"] * 6
 
 
-@pytest.mark.parametrize(("dag_id", "weight"), [("gated_triggerer", 2), ("gated_callback", 3)])
+@pytest.mark.parametrize(
+    ("dag_id", "weight"), [("gated_triggerer", 2), pytest.param("gated_callback", 3, marks=pytest.mark.long)]
+)
 def test_a_new_dag_version_in_the_middle_of_a_stream(
     cluster: Cluster, tmp_path: Path, dag_id: str, weight: int, versioned: Path
 ) -> None:
@@ -140,7 +142,9 @@ def test_a_new_dag_version_in_the_middle_of_a_stream(
     assert run.result() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("retries", [0, 1, 2])
+@pytest.mark.parametrize(
+    "retries", [pytest.param(0, marks=pytest.mark.long), 1, pytest.param(2, marks=pytest.mark.long)]
+)
 def test_retries_of_the_head(cluster: Cluster, tmp_path: Path, retries: int) -> None:
     run = give(cluster, f"retries_{retries}", {"notes": str(tmp_path / "notes")})
     asked = retries + 1  # once in each try; the third time it answers
@@ -154,6 +158,7 @@ def test_retries_of_the_head(cluster: Cluster, tmp_path: Path, retries: int) -> 
     assert tries(run) == [3, 1, 1, 1], "no item ran again"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dag_id", ["two_at_a_time", "one_slot"])
 def test_limits_on_the_mapped_task_hold_for_the_items(cluster: Cluster, tmp_path: Path, dag_id: str) -> None:
     run, gates = start(cluster, dag_id, tmp_path)
@@ -163,6 +168,7 @@ def test_limits_on_the_mapped_task_hold_for_the_items(cluster: Cluster, tmp_path
     assert run.wait() == "success"
 
 
+@pytest.mark.long
 def test_a_pool_that_counts_deferred_tasks_holds_the_items_until_the_stream_ends(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -174,6 +180,7 @@ def test_a_pool_that_counts_deferred_tasks_holds_the_items_until_the_stream_ends
     assert run.states("echo") == ["success"] * 3
 
 
+@pytest.mark.long
 def test_depends_on_past(cluster: Cluster, tmp_path: Path) -> None:
     cluster.wait_for_dag("after_the_past")
     for number, items in enumerate((1, 2)):
@@ -186,6 +193,7 @@ def test_depends_on_past(cluster: Cluster, tmp_path: Path) -> None:
         assert run.states("echo") == ["success"] * (1 + items)
 
 
+@pytest.mark.long
 def test_execution_timeout_is_for_items_and_never_for_the_stream(cluster: Cluster, tmp_path: Path) -> None:
     run, gates = start(cluster, "timed_items", tmp_path)
     gates.open(1)  # item 0 sleeps 0 s
@@ -200,6 +208,7 @@ def test_execution_timeout_is_for_items_and_never_for_the_stream(cluster: Cluste
     assert states[6:] == ["failed"] * 5, "items 5 to 9"
 
 
+@pytest.mark.long
 def test_dagrun_timeout_ends_the_stream(cluster: Cluster, tmp_path: Path) -> None:
     run, gates = start(cluster, "timed_run", tmp_path)
     gates.open(1)
@@ -227,6 +236,7 @@ def test_secrets_are_masked_and_encrypted(cluster: Cluster, tmp_path: Path) -> N
         assert PASSWORD not in run.log(task_id, map_index)
 
 
+@pytest.mark.long
 def test_after_max_map_length_is_raised_the_stream_goes_on(cluster: Cluster) -> None:
     run = give(cluster, "too_many", {})
     assert run.wait() == "failed"

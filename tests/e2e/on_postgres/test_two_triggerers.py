@@ -6,8 +6,10 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from deferred_expand.testing.local_airflow import wait_until
-from tests.e2e.on_postgres.cluster import (
+from tests.e2e.cluster import (
     TRIGGERERS,
     launches,
     signal_all,
@@ -116,6 +118,7 @@ def test_a_triggerer_dies_while_the_walk_is_held_back(cluster: LocalAirflow, tmp
         assert early == [0, 1], "the source is left alone until items are finished"
 
 
+@pytest.mark.long
 def test_without_the_plugin_a_stream_goes_on_with_the_callback(cluster: LocalAirflow, tmp_path: Path) -> None:
     run, gates = start(cluster, "gated_auto", tmp_path)
     gates.open(2)
