@@ -27,13 +27,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-COMMANDS = {
+COMPONENTS = {
     "api-server": ["api-server"],
     "scheduler": ["scheduler", "--skip-serve-logs"],
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
-    "worker": ["celery", "worker", "--skip-serve-logs"],
 }
 LOCKED_ATTEMPTS = 5
 END_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
@@ -71,8 +69,8 @@ class LocalAirflow:
     :param python_path: folders for the PYTHONPATH of all components.
     :param config: ``{"section.option": value}`` beside what is needed to run.
 
-    With :attr:`keep_home` set, database and logs stay when it ends. :attr:`components` are those that
-    are started.
+    With :attr:`keep_home` set, database and logs stay when it ends. :attr:`components` has the
+    commands of all that is started.
     """
 
     def __init__(
@@ -85,7 +83,7 @@ class LocalAirflow:
         self.home = Path(tempfile.mkdtemp(prefix="deferred-expand-airflow-"))
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.components: Iterable[str] = COMPONENTS
+        self.components: dict[str, list[str]] = dict(COMPONENTS)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.keep_home = False
         settings = {
@@ -159,7 +157,7 @@ class LocalAirflow:
             config["database.sql_alchemy_conn"] = self._sqlite(3)
         with self.output(name).open("ab") as output:
             self.processes[name] = subprocess.Popen(
-                [*_airflow(), *COMMANDS[name.split()[0]]],
+                [*_airflow(), *self.components[name.split()[0]]],
                 env={**self.env, **_as_env(config)},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Iterator, Mapping
 
+#: For the queue of a DAG's, too.
+WORKER = ["celery", "worker", "--skip-serve-logs", "--queues", "default,elsewhere"]
 TRIGGERERS = ("triggerer", "triggerer 2")
 
 
@@ -58,7 +60,7 @@ def postgres_cluster(folder: Path, config: Mapping[str, str], *, celery: bool = 
         "triggerer.triggerer_health_check_threshold": "8",
         **config,
     }
-    components = [*COMPONENTS, "triggerer 2"]
+    components = {**COMPONENTS, "triggerer 2": COMPONENTS["triggerer"]}
     with ExitStack() as servers:
         server = get_server(folder / "postgres", cleanup_mode="stop")
         servers.callback(server.cleanup)
@@ -66,7 +68,7 @@ def postgres_cluster(folder: Path, config: Mapping[str, str], *, celery: bool = 
         everything["database.sql_alchemy_conn"] = server.get_uri("airflow")
         if celery:
             everything |= servers.enter_context(_redis(folder)) | _object_storage(folder / "xcoms")
-            components += ["scheduler 2", "worker"]
+            components |= {"scheduler 2": COMPONENTS["scheduler"], "worker": WORKER}
         python_path = [ROOT, ROOT / "tests/e2e/settings"]
         cluster = Cluster(ROOT / "tests/e2e/dags", python_path=python_path, config=everything)
         cluster.server = server
