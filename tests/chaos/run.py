@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -77,15 +77,14 @@ class ChaoticRun:
             time.sleep(self._random.uniform(0, 3))
         marked = self._given
         began = time.monotonic()
-        hit: list[bool] = []
-        happening = threading.Thread(target=lambda: hit.append(fault.happen(self._deployment, self.run_id)))
-        happening.start()
-        self._give(pages - before)
-        wait_until(f"items given after {fault} start", lambda: self._started_after(marked), PATIENCE)
-        took = time.monotonic() - began
-        happening.join()
+        with ThreadPoolExecutor(1) as thread:
+            happening = thread.submit(fault.happen, self._deployment, self.run_id)
+            self._give(pages - before)
+            wait_until(f"items given after {fault} start", lambda: self._started_after(marked), PATIENCE)
+            took = time.monotonic() - began
+            was_hit = happening.result()
         wait_until(f"all items given so far start after {fault}", self._all_started, PATIENCE)
-        return took if hit == [True] else None
+        return took if was_hit else None
 
     def _give(self, pages: int) -> None:
         for _ in range(pages):
