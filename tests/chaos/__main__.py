@@ -46,7 +46,7 @@ def main() -> int:
     console.print(f"{ITEMS} items a run, seconds: {TIME_OUTS}")
     table = Table("committer", "seed", "faults: seconds to go on", "lost", "repeated", "ran again", "promise")
     broken, began = 0, time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, deployment(Path(folder) / "postgres") as running:
+    with tempfile.TemporaryDirectory() as folder, deployment(Path(folder)) as running:
         for seed in seeds:
             for committer in ("triggerer", "callback"):
                 for number, faults in enumerate(plan(seed, committer)):

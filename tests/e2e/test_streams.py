@@ -162,7 +162,8 @@ def test_batches_lie_in_object_storage(airflow: LocalAirflow, runs: Runs) -> Non
     run = runs["classic"]
     run.wait()
     query = "select value #>> '{}' from xcom where dag_id = %s and task_id = 'stream' and key like %s"
-    values = [row[0] for row in airflow.ask(query, run.dag_id, "deferred_expand.batch.%")]
+    # A string of JSON in a column of JSON.
+    values = [row[0].strip('"') for row in airflow.ask(query, run.dag_id, "deferred_expand.batch.%")]
     assert all(value.startswith(f"file://{airflow.xcoms}/") for value in values), "references only"
     batches = [json.loads(Path(value.removeprefix("file://")).read_text()) for value in values]
     assert sorted(int(item) for batch in batches for item in batch) == list(range(12))
