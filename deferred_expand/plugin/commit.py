@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand import settings
@@ -25,13 +25,25 @@ class Committed:
     announcement: Announcement
     context_carrier: dict[str, Any] | None
 
+    @property
+    def grew(self) -> bool:
+        """The mapped task has new instances."""
+        return self.after.items > self.before.items
 
-def commit_announced(records: StreamRecords, run: DagRun, head: Head, expander: str) -> Committed | None:
+    @property
+    def holds_back_the_end(self) -> bool:
+        return self.announcement.event.ended and not self.after.ended
+
+
+def commit_announced(
+    records: StreamRecords, run: DagRun, head: Head, expander: str, *, may_end: bool
+) -> Committed | None:
     """
     Carry out the plan for what is announced: commit log, mapped length and task instances.
 
     :param records: of the stream, locked.
     :param expander: who asks; announcements to others are left alone.
+    :param may_end: the stream may end, if it does not grow; see :class:`SchedulerPasses`.
     :return: ``None`` when there is nothing to commit.
     :raises MapLengthExceeded: nothing is committed then.
     """
@@ -43,10 +55,13 @@ def commit_announced(records: StreamRecords, run: DagRun, head: Head, expander: 
     plan = plan_commit(log, announcement.event, head.try_number) if log else None
     if log is None or plan is None:
         return None
-    _write(records, run, announcement.task_id, plan)
-    if head.map_index == 0:
-        _make_instances(records, run, announcement.task_id, log.items, plan.log)
-    return Committed(log, plan.log, announcement, run.context_carrier)
+    if plan.log.ended and head.map_index == 0 and not (may_end and plan.log.items == log.items):
+        plan = plan_commit(log, replace(announcement.event, ended=False), head.try_number)
+    if plan is not None:
+        _write(records, run, announcement.task_id, plan)
+        if head.map_index == 0:
+            _make_instances(records, run, announcement.task_id, log.items, plan.log)
+    return Committed(log, plan.log if plan else log, announcement, run.context_carrier)
 
 
 def _make_instances(records: StreamRecords, run: DagRun, task_id: str, before: int, log: CommitLog) -> None:

@@ -16,6 +16,7 @@ from deferred_expand.airflow_internals.metadata import (
 )
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY, StreamRef
 from deferred_expand.plugin.commit import Committed, commit_announced, restore_removed
+from deferred_expand.plugin.passes import SchedulerPasses
 from deferred_expand.plugin.telemetry import report_commit, report_pending
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Expander:
         self._done: dict[Any, datetime] = {}  # head -> its announcement that needs nothing more
         self._resting: dict[Any, float] = {}  # head -> until when
         self._told: dict[Any, str] = {}  # what could not be done -> the last error logged of it
+        self._passes = SchedulerPasses()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="deferred_expand", daemon=True)
 
@@ -107,7 +109,7 @@ class Expander:
             self._tell_once(head.id, f"cannot commit batches of {_name(head)}, a worker will", error)
             return
         self._told.pop(head.id, None)
-        if committed is None:
+        if committed is None or committed.after == committed.before:
             return
         self._board.note_commit(StreamRef(head.dag_id, head.run_id, "", head.task_id).board_name)
         report_commit(head, committed, time.monotonic() - started)
@@ -120,11 +122,16 @@ class Expander:
                 return None  # asked again with the next look
             if damaged and (restored := restore_removed(records, head)):
                 log.warning("Gave %d item(s) of %s back that were marked REMOVED", restored, _name(head))
-            committed = commit_announced(records, run, head, self._board.id)
-        self._done[head.id] = head.announced_at
+            may_end = self._passes.is_over(head.id, run.last_scheduling_decision)
+            committed = commit_announced(records, run, head, self._board.id, may_end=may_end)
+        if committed is not None and committed.grew:
+            self._passes.note_growth(head.id)
+        if committed is None or not committed.holds_back_the_end:
+            self._done[head.id] = head.announced_at
         return committed
 
     def _forget_all_but(self, heads: set[Any]) -> None:
+        self._passes.forget_all_but(heads)
         for memory in (self._done, self._resting, self._told):
             for gone in [head for head in memory if head is not None and head not in heads]:
                 del memory[gone]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 POLL = 0.1  # seconds between two looks at the board
 REPEAT = 2.0  # seconds; another triggerer may have written over an announcement, so make it again
 PATIENCE = 8.0  # seconds that the expander may take for a commit before a worker is asked
+END_PATIENCE = 60.0  # seconds for the end of a stream, which waits for the scheduler as well
 
 
 class Overtaken(Exception):
@@ -79,7 +80,7 @@ class ExpanderHandover:
             now = time.monotonic()
             if announced is None or announced.first != event.first:
                 waits_since = now
-            if self._has_no_hope(now - waits_since):
+            if self._has_no_hope(event, now - waits_since):
                 return None
             if event != announced or now - announced_at > REPEAT:
                 seen = self._board.commits(self._stream)
@@ -95,8 +96,11 @@ class ExpanderHandover:
                 if log.ended:
                     return log
 
-    def _has_no_hope(self, waited: float) -> bool:
-        return self._patience != math.inf and (not self._board.is_alive or waited > self._patience)
+    def _has_no_hope(self, event: BatchEvent, waited: float) -> bool:
+        if self._patience == math.inf:
+            return False
+        patience = self._patience if event.counts else max(self._patience, END_PATIENCE)
+        return not self._board.is_alive or waited > patience
 
     def _note_pending(self, items: int) -> None:
         self._board.add_pending(items - self._pending)

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 class Gates:
     """Lets one page after the other out of a gated source."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pages: int = 0) -> None:
         self.folder = folder
-        self._pages = 0
+        self._pages = pages
 
     def open(self, items: int) -> None:
         written = self.folder / f"{self._pages}.new"

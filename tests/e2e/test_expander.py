@@ -13,6 +13,7 @@ from sqlalchemy import NullPool, create_engine, text
 
 from deferred_expand.testing.local_airflow import wait_until
 from tests.e2e.cluster import start
+from tests.e2e.gates import Gates
 from tests.e2e.runs import ROOT
 
 if TYPE_CHECKING:
@@ -83,13 +84,22 @@ def trace(row: Row) -> str:
     return found[1]
 
 
-def test_items_that_the_scheduler_took_for_surplus_come_back(airflow: LocalAirflow, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "committed_meanwhile",
+    [
+        pytest.param(["3"], id="in the middle of the stream", marks=pytest.mark.long),
+        pytest.param(["3", "0"], id="at its end"),
+    ],
+)
+def test_items_that_the_scheduler_took_for_surplus_come_back(
+    airflow: LocalAirflow, tmp_path: Path, committed_meanwhile: list[str]
+) -> None:
     run, gates = start(airflow, "gated_triggerer", tmp_path)
     gates.open(2)
     wait_until("the first items ran", lambda: run.states("echo").count("success") == 2, 90)
     script = [sys.executable, "-m", "tests.e2e.forced_revision"]
     forced = subprocess.run(
-        [*script, run.dag_id, run.run_id, str(tmp_path / "1"), "3"],
+        [*script, run.dag_id, run.run_id, str(tmp_path), "1", *committed_meanwhile],
         env=airflow.env,
         cwd=ROOT,
         capture_output=True,
@@ -97,7 +107,7 @@ def test_items_that_the_scheduler_took_for_surplus_come_back(airflow: LocalAirfl
         check=False,
     )
     assert forced.stdout.endswith("removed: 3\n"), forced.stderr
-    (tmp_path / "2").write_text("0")
+    Gates(tmp_path, 1 + len(committed_meanwhile)).end()
     assert run.wait() == "success"
     assert run.result() == list(range(5))
     assert run.states("echo") == ["success"] * 6

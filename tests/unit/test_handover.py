@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,6 +33,7 @@ class MemoryExpander:
     log: CommitLog | None = field(default_factory=lambda: CommitLog("s"))
     announced: Announcement | None = None
     heed: Callable[[Announcement], bool] = lambda announcement: True
+    holds_back_the_end: bool = False
 
     async def announce(self, announcement: Announcement) -> None:
         self.announced = announcement
@@ -53,7 +54,9 @@ class MemoryExpander:
             self.board.beat()
             await asyncio.sleep(0.02)
             if self.log and self.announced and self.heed(self.announced):
-                plan = plan_commit(self.log, self.announced.event, 1)
+                event = self.announced.event
+                event = replace(event, ended=event.ended and not self.holds_back_the_end)
+                plan = plan_commit(self.log, event, 1)
                 if plan is not None:
                     self.log = plan.log
                     self.board.note_commit(REF.board_name)
@@ -83,6 +86,23 @@ async def test_an_expander_that_does_not_commit_is_left_within_its_time_with_all
     async with expander.at_work():
         assert await asyncio.wait_for(expander.handover(patience=0.5).run(walk), 5) is None
     assert sum((await walk.all_batches()).counts) == 12
+    await walk.close()
+
+
+async def test_the_end_of_a_stream_may_wait_for_the_scheduler() -> None:
+    expander = MemoryExpander(holds_back_the_end=True)
+    walk = make_walk(PagedNumbers(), MemoryStager(), Checkpoint("s"))
+    walk.start()
+    async with expander.at_work():
+        handing_over = asyncio.create_task(expander.handover(patience=0.5).run(walk))
+        await asyncio.sleep(1.5)
+        assert expander.log is not None
+        assert expander.log.items == 12
+        assert not handing_over.done(), "longer than for batches"
+        expander.holds_back_the_end = False
+        log = await asyncio.wait_for(handing_over, 5)
+    assert log is not None
+    assert log.ended
     await walk.close()
 
 
