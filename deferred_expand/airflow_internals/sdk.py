@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk._shared.module_loading import import_string
+from airflow.sdk._shared.secrets_masker import redact, should_hide_value_for_key
 from airflow.sdk.bases.decorator import DecoratedMappedOperator
 from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
 from airflow.sdk.bases.xcom import BaseXCom
@@ -31,6 +32,7 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTaskStates, GetTICount, SetRenderedMapIndex
 from airflow.sdk.execution_time.context import context_update_for_unmapped
 from airflow.sdk.execution_time.xcom import XCom
+from airflow.sdk.log import mask_secret
 from airflow.sdk.serde import deserialize as serde_deserialize
 from airflow.sdk.serde import serialize as serde_serialize
 from airflow.triggers.base import (
@@ -79,10 +81,13 @@ __all__ = [
     "ensure_sync_calls_work_here",
     "is_in_process",
     "is_map_length_refusal",
+    "mask_secret",
     "plugins_folder",
+    "redact",
     "serde_deserialize",
     "serde_serialize",
     "set_map_index_label",
+    "should_hide_value_for_key",
     "task_instance_state",
 ]
 

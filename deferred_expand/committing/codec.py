@@ -26,7 +26,7 @@ def encode_item(item: Any, number: int) -> str:
     :raises ItemNotSerializable: naming the item's number.
     """
     if isinstance(item, SkippedItem):
-        return _SKIPPED + item.reason
+        return _SKIPPED + json.dumps(item.reason)
     try:
         text = json.dumps(item, allow_nan=False, separators=(",", ":"))
         if json.loads(text) == item:
@@ -44,7 +44,7 @@ def encode_item(item: Any, number: int) -> str:
 def decode_item(text: str) -> Any:
     """:raises AirflowSkipException: the item's instance shall be skipped."""
     if text.startswith(_SKIPPED):
-        raise AirflowSkipException(text[len(_SKIPPED) :])
+        raise AirflowSkipException(_reason(text))
     if text.startswith(_SERDE):
         return serde_deserialize(json.loads(text[len(_SERDE) :]))
     return json.loads(text)
@@ -52,7 +52,11 @@ def decode_item(text: str) -> Any:
 
 def decode_or_skipped(text: str) -> Any:
     """The same, for a stream made of this one: what is skipped stays so."""
-    return SkippedItem(text[len(_SKIPPED) :]) if text.startswith(_SKIPPED) else decode_item(text)
+    return SkippedItem(_reason(text)) if text.startswith(_SKIPPED) else decode_item(text)
+
+
+def _reason(text: str) -> str:
+    return str(json.loads(text.removeprefix(_SKIPPED)))
 
 
 def encode_batches(items: Sequence[Any], first_number: int, max_bytes: int) -> Encoded:

@@ -93,21 +93,22 @@ class StreamStore:
         for span, page in commit.full_pages.items():
             value = [list(entry) for entry in page]
             BaseXCom.set(key=index_key(span), value=value, **self._where)
-        self.write_log(commit.log, mapped_length=mapped_length)
-
-    def write_log(self, log: CommitLog, *, mapped_length: int | None = None) -> None:
         try:
-            BaseXCom.set(key=LOG_KEY, value=log.to_json(), _mapped_length=mapped_length, **self._where)
+            self.write_log(commit.log, mapped_length=mapped_length)
         except Exception as error:
             if not is_map_length_refusal(error):
                 raise
             raise MapLengthExceeded(
-                f"task {self.ref.mapped_task_id!r} of DAG {self.ref.dag_id!r} would have "
-                f"{mapped_length} instances, its stream head included, which is more than "
-                "[core] max_map_length allows. What is committed stays. Either raise the setting "
-                "on the API servers, or let the source give more per item; then clear the "
-                "instance with map index 0, and the stream goes on where it was"
+                f"task {self.ref.mapped_task_id!r} of DAG {self.ref.dag_id!r} has reached "
+                f"{commit.items_before} item(s) and would have {mapped_length} instances, its stream head "
+                "included, which is more than [core] max_map_length allows. What is committed stays. "
+                "Either raise the setting on the API servers and triggerers, or let the source give "
+                "more per item; then clear the instance with map index 0, and the stream goes on "
+                "where it was"
             ) from error
+
+    def write_log(self, log: CommitLog, *, mapped_length: int | None = None) -> None:
+        BaseXCom.set(key=LOG_KEY, value=log.to_json(), _mapped_length=mapped_length, **self._where)
 
     def announce(self, announcement: Announcement) -> None:
         """

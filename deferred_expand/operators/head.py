@@ -19,6 +19,7 @@ from deferred_expand.committing.store import StreamRef, StreamStore
 from deferred_expand.exceptions import ItemsRemoved, StreamError
 from deferred_expand.operators.opener import error_of
 from deferred_expand.operators.reader import come_back_unless_over
+from deferred_expand.sources.arguments import mask
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
 
@@ -46,6 +47,10 @@ class StreamHeadOperator(BaseOperator):
         super().__init__(**kwargs)
         self._stream = stream
         self.source_kwargs = stream.source_kwargs
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        super().render_template_fields(context, jinja_env)
+        mask(self.source_kwargs)
 
     def execute(self, context: Any) -> None:
         """Go on from the last commit: wait for batches, or end."""

@@ -14,6 +14,7 @@ from deferred_expand.airflow_internals.sdk import (
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import SourceFailed, StreamError
 from deferred_expand.operators.reader import come_back_unless_over
+from deferred_expand.sources.arguments import mask
 from deferred_expand.sources.opening import is_operator
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
@@ -88,6 +89,10 @@ class StreamOpener(BaseOperator):
     def worker_hops(self, store: StreamStore, source_kwargs: dict[str, Any], try_number: int) -> WorkerHops:
         """The same where hops run on workers."""
         raise NotImplementedError
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        super().render_template_fields(context, jinja_env)
+        mask(self.source_kwargs)
 
     def execute(self, context: Any) -> StreamHandle:
         """Open the stream anew; what an earlier run of this task left is gone by now."""

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from deferred_expand.airflow_internals.metadata import (
     DBDagBag,
@@ -20,6 +21,7 @@ from deferred_expand.plugin.passes import SchedulerPasses
 from deferred_expand.plugin.telemetry import report_commit, report_pending
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from deferred_expand.airflow_internals.metadata import Head
@@ -78,7 +80,7 @@ class Expander:
             self._told.pop(None, None)
             rest = 0.5
             self._board.beat()
-            report_pending(self._board.pending)
+            self._report(report_pending, self._board.pending)
             self._wait_for_announcement(announcements)
 
     def _wait_for_announcement(self, seen: int) -> None:
@@ -112,7 +114,7 @@ class Expander:
         if committed is None or committed.after == committed.before:
             return
         self._board.note_commit(StreamRef(head.dag_id, head.run_id, "", head.task_id).board_name)
-        report_commit(head, committed, time.monotonic() - started)
+        self._report(report_commit, head, committed, time.monotonic() - started)
 
     def _commit(self, head: Head, damaged: bool) -> Committed | None:
         with create_session(scoped=False) as session:
@@ -133,13 +135,22 @@ class Expander:
     def _forget_all_but(self, heads: set[Any]) -> None:
         self._passes.forget_all_but(heads)
         for memory in (self._done, self._resting, self._told):
-            for gone in [head for head in memory if head is not None and head not in heads]:
+            for gone in [key for key in memory if isinstance(key, UUID) and key not in heads]:
                 del memory[gone]
 
+    def _report(self, report: Callable[..., None], *arguments: Any) -> None:
+        """Streams go on where metrics or traces are set up wrongly."""
+        try:
+            report(*arguments)
+        except Exception as error:
+            self._tell_once(report.__name__, "cannot send metrics or spans", error)
+
     def _tell_once(self, what: Any, message: str, error: Exception) -> None:
-        if self._told.get(what) != str(error):
+        # A statement that failed comes with its values in the text, among them the time.
+        cause = str(getattr(error, "orig", error))
+        if self._told.get(what) != cause:
             log.error("The expander %s: %s", message, error, exc_info=error)
-            self._told[what] = str(error)
+            self._told[what] = cause
 
 
 def _name(head: Head) -> str:

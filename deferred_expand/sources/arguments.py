@@ -5,7 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from deferred_expand.airflow_internals.sdk import decrypt, encrypt, serde_deserialize, serde_serialize
+from deferred_expand.airflow_internals.sdk import (
+    decrypt,
+    encrypt,
+    mask_secret,
+    serde_deserialize,
+    serde_serialize,
+    should_hide_value_for_key,
+)
 from deferred_expand.exceptions import SourceNotImportable
 from deferred_expand.sources.importing import import_source, source_path
 
@@ -53,6 +60,22 @@ def unseal(sealed: str | dict[str, Any]) -> dict[str, Any]:
     if isinstance(sealed, dict):
         return sealed
     return cast("dict[str, Any]", serde_deserialize(json.loads(decrypt(sealed))))
+
+
+def mask(value: Any, name: str | None = None) -> None:
+    """
+    Have Airflow blot out what is secret by its name, from here on, in what this process logs.
+
+    By itself Airflow does so for connections and variables, and for arguments only where it shows them.
+    """
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            mask(inner, key)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            mask(inner, name)
+    elif isinstance(value, str) and should_hide_value_for_key(name):
+        mask_secret(value, name)
 
 
 def can_travel(value: Any) -> bool:

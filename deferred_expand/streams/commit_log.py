@@ -78,10 +78,15 @@ class CommitLog:
 
 @dataclass(frozen=True)
 class Commit:
-    """What to write, in this order: the index pages that became full, then the log."""
+    """
+    What to write, in this order: the index pages that became full, then the log.
+
+    :param items_before: how many are committed already.
+    """
 
     full_pages: dict[int, IndexPage]
     log: CommitLog
+    items_before: int
 
 
 def index_page(data: list[list[Any]]) -> IndexPage:
@@ -146,4 +151,4 @@ def plan_commit(log: CommitLog, event: BatchEvent, try_number: int) -> Commit | 
         failure=event.failure,
         failed_try=try_number if event.failure else None,
     )
-    return Commit(full_pages, committed)
+    return Commit(full_pages, committed, log.items)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from deferred_expand.streams.page import JSON, START, Position
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Outcome = Literal["retry", "fail", "skip"]
 
@@ -41,10 +44,15 @@ class Failure:
         """An error of this package may say the outcome in an attribute of that name."""
         lines = traceback.format_exception(type(error), error, error.__traceback__)
         return cls(
-            message=str(error),
-            traceback="".join(lines)[-_MAX_TRACEBACK:],
+            message=_storable(str(error)),
+            traceback=_storable("".join(lines)[-_MAX_TRACEBACK:]),
             outcome=getattr(error, "outcome", "retry"),
         )
+
+
+def _storable(text: str) -> str:
+    """Without what Postgres cannot keep in a column of JSON: NUL, and halves of surrogate pairs."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,17 @@ class BatchEvent:
     def empty(cls, stream: str) -> BatchEvent:
         """Nothing to commit: whoever waits shall look at the commit log."""
         return cls(stream=stream, writer="", first=0, counts=(), position=START)
+
+    def map_failure(self, change: Callable[[str], Any]) -> BatchEvent:
+        """The same with a failure's texts changed."""
+        if self.failure is None:
+            return self
+        failure = replace(
+            self.failure,
+            message=str(change(self.failure.message)),
+            traceback=str(change(self.failure.traceback)),
+        )
+        return replace(self, failure=failure)
 
     def describe(self) -> str:
         """For people: a log line."""

@@ -262,11 +262,12 @@ class LocalAirflow:
 
         wait_until(f"DAG {dag_id!r} is parsed", known, timeout)
 
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+    def trigger(
+        self, dag_id: str, conf: Mapping[str, Any] | None = None, logical_date: str | None = None
+    ) -> str:
         """Start a run; returns its id."""
-        run = self.api(
-            "POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})}
-        )
+        body = {"logical_date": logical_date, "conf": dict(conf or {})}
+        run = self.api("POST", f"/dags/{dag_id}/dagRuns", json=body)
         return str(run["dag_run_id"])
 
     def run_state(self, dag_id: str, run_id: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from deferred_expand.committing.store import StreamRef
+from deferred_expand.streams.events import VERSION, check_version
 
 Materialize = Literal["auto", "triggerer", "callback"]
 MATERIALIZE: tuple[Materialize, ...] = get_args(Materialize)
@@ -45,8 +46,10 @@ class Expansion:
         return self.for_head or self.ref.mapped_task_id is None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"version": VERSION, **asdict(self)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Expansion:
-        return cls(**{**data, "ref": StreamRef(**data["ref"])})
+        check_version(data, "trigger's arguments")
+        fields = {key: value for key, value in data.items() if key != "version"}
+        return cls(**{**fields, "ref": StreamRef(**data["ref"])})

@@ -6,9 +6,9 @@ import inspect
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from deferred_expand.airflow_internals.sdk import BaseTrigger, TriggerEvent
+from deferred_expand.airflow_internals.sdk import BaseTrigger, TriggerEvent, redact
 from deferred_expand.shaping.steps import Step, Steps
-from deferred_expand.sources.arguments import seal, unpack, unseal
+from deferred_expand.sources.arguments import mask, seal, unpack, unseal
 from deferred_expand.sources.importing import import_source
 from deferred_expand.sources.opening import is_resumable, open_source
 from deferred_expand.streams.events import BatchEvent
@@ -32,8 +32,10 @@ def _import_steps(steps: list[list[str]]) -> Steps:
 
 
 def _open(source_kwargs: dict[str, Any] | str) -> dict[str, Any]:
-    arguments: dict[str, Any] = unpack(unseal(source_kwargs))
-    return arguments
+    arguments = unseal(source_kwargs)
+    mask(arguments)
+    opened: dict[str, Any] = unpack(arguments)
+    return opened
 
 
 class StreamingExpansionTrigger(BaseTrigger):
@@ -132,5 +134,5 @@ class StreamingExpansionTrigger(BaseTrigger):
             event = await session.walk_on(self.task_instance.try_number)
         if isinstance(event, BatchEvent):
             self.log.info("For a worker to commit: %s", event.describe())
-            event = TriggerEvent(event.to_json())
+            event = TriggerEvent(event.map_failure(redact).to_json())
         yield event

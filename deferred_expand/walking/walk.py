@@ -19,6 +19,7 @@ from deferred_expand.exceptions import (
     SourceShrank,
 )
 from deferred_expand.streams.buffer import PageBuffer
+from deferred_expand.streams.cursors import CursorWatch
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
 from deferred_expand.streams.page import JSON, Page, Position, check_cursor
 from deferred_expand.walking.retry import Reopenings
@@ -65,6 +66,7 @@ class Walk:
         self._policy = policy
         self._pace = pace
         self._buffer = PageBuffer(start.position, resumable=policy.resumable)
+        self._cursors = CursorWatch(start.position.cursor, start.items)
         self._committed = start
         self._staged: deque[_Staged] = deque()
         self._items = start.items  # committed and staged
@@ -197,7 +199,7 @@ class Walk:
                     return  # it has ignored that it was cancelled
                 was_empty = not buffer
                 if isinstance(page, Page):
-                    self._check_cursor(page, buffer.end)
+                    self._check_cursor(page)
                     buffer.add_page(page, now())
                 else:
                     buffer.add_item(page, now())
@@ -217,14 +219,16 @@ class Walk:
                 "a source must give the same items in the same order again, or take a cursor"
             )
 
-    def _check_cursor(self, page: Page, before: Position) -> None:
+    def _check_cursor(self, page: Page) -> None:
         check_cursor(page.cursor)
-        stands_still = page.cursor is not None and page.cursor == before.cursor
-        if stands_still and page.items and self._policy.resumable:
+        if not self._policy.resumable:
+            return
+        between = self._cursors.items_since(page.cursor, self.given + len(page.items))
+        if between:
             raise CursorStuck(
-                f"{self._policy.name} gave the cursor {page.cursor!r} a second time, with "
-                f"{len(page.items)} item(s) in between, after item {self.given}: it would give these again "
-                "when it goes on. A page's cursor must ask for what follows the page"
+                f"{self._policy.name} gave the cursor {page.cursor!r} a second time, with {between} item(s) "
+                f"in between, after item {self.given}: it would give these again when it goes on. A page's "
+                "cursor must ask for what follows the page"
             )
 
     # -- staging ----------------------------------------------------------------------------------

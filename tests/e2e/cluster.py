@@ -103,10 +103,13 @@ def _object_storage(folder: Path) -> dict[str, str]:
     }
 
 
-def start(cluster: LocalAirflow, dag_id: str, folder: Path) -> tuple[Run, Gates]:
+def start(
+    cluster: LocalAirflow, dag_id: str, folder: Path, logical_date: str | None = None
+) -> tuple[Run, Gates]:
     """Start a run of a gated stream."""
     cluster.wait_for_dag(dag_id)
-    return Run(cluster, dag_id, cluster.trigger(dag_id, {"gates": str(folder)})), Gates(folder)
+    run_id = cluster.trigger(dag_id, {"gates": str(folder)}, logical_date)
+    return Run(cluster, dag_id, run_id), Gates(folder)
 
 
 def wait_for_successes(run: Run, count: int) -> None:

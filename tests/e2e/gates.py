@@ -27,5 +27,13 @@ class Gates:
     @property
     def asked(self) -> list[int]:
         """The pages that the source has given, in order, again when it gave them again."""
-        path = self.folder / "asked"
+        return self._lines("asked")
+
+    @property
+    def closed(self) -> list[int]:
+        """The pages that the source waited for when it was closed before its end."""
+        return self._lines("closed")
+
+    def _lines(self, name: str) -> list[int]:
+        path = self.folder / name
         return [int(line) for line in path.read_text().split()] if path.exists() else []

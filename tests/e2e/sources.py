@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from deferred_expand import Page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+
+log = logging.getLogger(__name__)
 
 
 class ApiBroke(RuntimeError):
@@ -47,16 +51,16 @@ async def words(count: int) -> AsyncIterator[str]:
 
 
 async def records(count: int) -> AsyncIterator[dict[str, Any]]:
-    """Items for ``expand_kwargs``; one value looks like a template."""
+    """Items for ``expand_kwargs``; one goes to a templated argument, and looks like a template."""
     for number in range(count):
-        yield {"value": number, "note": "{{ 1 / 0 }}"}
+        yield {"value": number, "templated": "{{ 1 / 0 }}"}
 
 
-def blocking_numbers(count: int, pause: float) -> Iterator[int]:
-    """A sync generator that blocks."""
+def blocking_templates(count: int, pause: float) -> Iterator[dict[str, str]]:
+    """A sync generator that blocks; what it gives looks like templates."""
     for number in range(count):
         time.sleep(pause)
-        yield number
+        yield {"text": f"{{{{ 1 / 0 }}}} {number}"}
 
 
 async def third_is_bad(count: int) -> AsyncIterator[Any]:
@@ -68,29 +72,32 @@ async def third_is_bad(count: int) -> AsyncIterator[Any]:
 async def gated(gates: str, cursor: int | None = None) -> AsyncIterator[Page]:
     """Page n comes when file n is in the folder, and holds as many items as the file says."""
     folder, number, given = Path(gates), cursor or 0, 0
-    while True:
-        while not (folder / str(number)).exists():  # noqa: ASYNC110  # there is no event to wait for
-            await asyncio.sleep(0.1)
-        count = int((folder / str(number)).read_text())
-        if count == 0:
-            return
-        given = sum(int((folder / str(n)).read_text()) for n in range(number))
-        number += 1
-        (folder / "asked").open("a").write(f"{number - 1}\n")
-        yield Page(items=list(range(given, given + count)), cursor=number)
-
-
-def no_arguments(number: int) -> dict[str, str]:
-    return {"doc": f"no. {number}"}
+    try:
+        while True:
+            while not (folder / str(number)).exists():  # noqa: ASYNC110  # there is no event to wait for
+                await asyncio.sleep(0.1)
+            count = int((folder / str(number)).read_text())
+            if count == 0:
+                return
+            given = sum(int((folder / str(n)).read_text()) for n in range(number))
+            number += 1
+            (folder / "asked").open("a").write(f"{number - 1}\n")
+            yield Page(items=list(range(given, given + count)), cursor=number)
+    except (asyncio.CancelledError, GeneratorExit):
+        (folder / "closed").open("a").write(f"{number}\n")
+        raise
 
 
 PASSWORD = "open sesame"
 
 
 async def gated_by_password(gates: str, password: str, cursor: int | None = None) -> AsyncIterator[Page]:
+    """Ends as nobody should: it tells everyone the password."""
     assert password == PASSWORD
+    log.warning("logging in with %s", password)
     async for page in gated(gates, cursor):
         yield page
+    raise ApiBroke(f"{password} was wrong")
 
 
 def as_many_as(file: str) -> Iterator[int]:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import NullPool, create_engine, text
 
 from deferred_expand.testing.local_airflow import wait_until
-from tests.e2e.cluster import start
+from tests.e2e.cluster import launches, start, wait_for_successes
 from tests.e2e.gates import Gates
 from tests.e2e.runs import ROOT
 
@@ -51,6 +51,29 @@ def test_an_open_stream_occupies_no_worker_and_its_head_ends_without_one(
     started = re.findall(rf"task-instances/{head['id']}/run", airflow.output("api-server").read_text())
     assert len(started) == 1, "a worker has started the head once, and never resumed it"
     assert head["rendered_map_index"] == "stream ended: 3 items in 2 batches"
+
+
+def test_a_worker_commits_what_the_expander_cannot(airflow: LocalAirflow, tmp_path: Path) -> None:
+    run, gates = start(airflow, "gated_auto", tmp_path)
+    gates.open(2)
+    wait_for_successes(run, 2)
+    assert launches(airflow, run) == 1
+    fails = airflow.home / "policy_fails"
+    fails.touch()
+    try:
+        gates.open(3)
+        wait_until("a worker is asked", lambda: run.states("echo")[0] != "deferred", 15)
+        wait_for_successes(run, 5)
+    finally:
+        fails.unlink()
+    assert launches(airflow, run) > 1
+    said = "".join(airflow.output(name).read_text() for name in airflow.processes if "triggerer" in name)
+    assert said.count("The expander cannot commit batches of task 'echo' of DAG 'gated_auto'") == 1
+    gates.open(1)
+    gates.end()
+    assert run.wait() == "success"
+    assert run.result() == list(range(6))
+    assert run.states("echo") == ["success"] * 7
 
 
 def test_instances_are_what_the_scheduler_makes(airflow: LocalAirflow, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_items_as_keyword_arguments_are_data_and_no_templates(runs: Runs) -> Non
     run = runs["by_kwargs"]
     assert run.wait() == "success"
     assert [result["value"] for result in run.result()] == [0, 1, 2]
-    assert {result["note"] for result in run.result()} == {"{{ 1 / 0 }}"}
+    assert {result["templated"] for result in run.result()} == {"{{ 1 / 0 }}"}
 
 
 def test_items_run_before_the_source_has_given_its_last_page(airflow: LocalAirflow, tmp_path: Path) -> None:
@@ -128,18 +128,20 @@ def test_a_bad_item_fails_the_head_and_leaves_what_was_before(runs: Runs, notes:
     assert (notes / "bad_item").read_text() == "failure echo 0\n", "the failure callback is the head's too"
 
 
-def test_an_ordinary_generator_is_a_source(runs: Runs) -> None:
+def test_an_ordinary_generator_is_a_source_and_what_it_gives_is_no_template(runs: Runs) -> None:
     run = runs["blocking"]
     assert run.wait() == "success"
-    assert [result["value"] for result in run.result()] == [0, 1, 2, 3]
+    assert run.result() == [f"{{{{ 1 / 0 }}}} {number}" for number in range(4)]
 
 
 def test_too_many_items_name_the_setting_and_the_way_on(runs: Runs) -> None:
     run = runs["too_long"]
     assert run.wait() == "failed"
     log = run.log("echo", map_index=0)
-    assert "would have 71 instances" in log
+    assert "has reached 0 item(s) and would have 71 instances" in log
     assert "[core] max_map_length" in log
+    assert "raise the setting on the API servers and triggerers" in log
+    assert "let the source give more per item" in log
     assert MAX_MAP_LENGTH < 71
 
 
@@ -176,6 +178,7 @@ def test_one_item_can_be_cleared_and_runs_again(runs: Runs) -> None:
     assert run.wait() == "success"
     tries = {ti["map_index"]: ti["try_number"] for ti in run.instances("add")}
     assert tries[3] == 2
+    assert run.airflow.xcom(run.dag_id, run.run_id, "add", 3) == 110 + 2
     assert set(run.states("add")) == {"success"}
 
 

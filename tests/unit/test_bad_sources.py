@@ -95,6 +95,22 @@ async def test_a_cursor_that_stands_still_is_named_and_ends_the_stream() -> None
 
 
 @looptime
+@pytest.mark.parametrize("pages", [2, 3, 10, 100])
+async def test_cursors_that_go_in_circles_are_named_and_end_the_stream(pages: int) -> None:
+    async def circling(cursor: Any) -> AsyncGenerator[Any, None]:
+        number = 0
+        while True:
+            yield Page([number], cursor=number % pages)
+            number += 1
+
+    items, event = await whole(circling)
+    assert items == list(range(len(items)))
+    assert len(items) <= 5 * pages
+    assert event.failure is not None
+    assert f"a second time, with {pages} item(s) in between" in event.failure.message
+
+
+@looptime
 async def test_empty_pages_may_keep_their_cursor_and_cost_no_memory() -> None:
     async def patient(cursor: Any) -> AsyncGenerator[Any, None]:
         for number in range(10_000):

@@ -60,7 +60,7 @@ def test_it_is_written_as_the_golden_file_and_read_from_it(name: str) -> None:
     assert type(FORMS[name]).from_json(written) == FORMS[name]
 
 
-@pytest.mark.parametrize("name", ["batch_event", "commit_log"])
+@pytest.mark.parametrize("name", ["batch_event", "commit_log", "expansion"])
 def test_another_version_is_refused_by_name(name: str) -> None:
     written = {**FORMS[name].to_json(), "version": 99}
     with pytest.raises(ValueError, match="reads version 1 of a .*, not 99"):
@@ -83,6 +83,13 @@ def test_a_sources_arguments_are_encrypted_and_older_ones_can_be_read() -> None:
     assert "sesame" not in sealed
     assert unseal(sealed) == arguments
     assert unseal(arguments) == arguments, "as they were written before they were encrypted"
+
+
+def test_a_failure_can_be_kept_by_postgres_whatever_is_in_its_text() -> None:
+    failure = Failure.of(ValueError("nul \0, half \ud800, whole \N{GRINNING FACE}"))
+    assert failure.message == "nul \\x00, half \\ud800, whole \N{GRINNING FACE}"
+    json.dumps(failure.traceback, ensure_ascii=False).encode()
+    assert "\\u0000" not in json.dumps(failure.traceback)
 
 
 def test_a_failure_holds_the_traceback_of_its_cause() -> None:

@@ -89,6 +89,17 @@ async def test_a_walk_pauses_when_it_is_far_enough_ahead() -> None:
     assert source.closed == 1
 
 
+async def test_a_walk_pauses_when_what_is_staged_is_large_enough() -> None:
+    source, stager = PagedNumbers(pages=20, size=5), MemoryStager()
+    walk = make_walk(source, stager, START, walk_ahead_bytes=12)  # an item is a digit or two
+    walk.start()
+    await asyncio.sleep(100)
+    event = await walk.batches()
+    assert event.counts == (5, 5, 5), "of 5, 5 and 10 bytes"
+    assert walk.goes_on_from(after(START, event))
+    await walk.close()
+
+
 async def test_a_broken_source_is_opened_again_from_its_cursor() -> None:
     source, stager = PagedNumbers(breaks={2: 2}), MemoryStager()
     event = await walk_to_end(make_walk(source, stager, START, source_retries=2))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param, task
 
 from deferred_expand import DeferredExpandOperator
@@ -51,7 +50,7 @@ with DAG("too_many", schedule=None):
     stream = DeferredExpandOperator(
         task_id="stream", source=sources.numbers, source_kwargs={"count": 70}, batch_size=50
     )
-    EmptyOperator.partial(task_id="echo").expand_kwargs(stream.output.map("tests.e2e.sources:no_arguments"))
+    collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
 
 with DAG("two_at_a_time", schedule=None, params=GATES):
     EchoOperator.partial(task_id="echo", max_active_tis_per_dagrun=2).expand(value=gated().output)
@@ -60,7 +59,7 @@ for pool in ("one_slot", "one_slot_deferred_counted"):
     with DAG(pool, schedule=None, params=GATES):
         EchoOperator.partial(task_id="echo", pool=pool).expand(value=gated().output)
 
-with DAG("after_the_past", schedule=None, params=GATES):
+with DAG("after_the_past", schedule=None, start_date=datetime(2026, 1, 1), params=GATES):
     EchoOperator.partial(task_id="echo", depends_on_past=True).expand(value=gated().output)
 
 with DAG("timed_items", schedule=None, params=GATES):

@@ -111,13 +111,18 @@ with DAG("bad_item", schedule=None, params={"notes": Param("", type="string"), "
     EchoOperator.partial(task_id="echo", on_failure_callback=note).expand(value=stream.output)
 
 with DAG("blocking", schedule=None):
+
+    @task(task_id="echo")
+    def text_of(value: dict[str, str]) -> str:
+        return value["text"]
+
     stream = DeferredExpandOperator(
         task_id="stream",
-        source=sources.blocking_numbers,
+        source=sources.blocking_templates,
         source_kwargs={"count": 4, "pause": 0.3},
         batch_size=2,
     )
-    collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
+    collect(text_of.expand(value=stream.output))
 
 with DAG("too_long", schedule=None):
     stream = DeferredExpandOperator(task_id="stream", source=sources.numbers, source_kwargs={"count": 70})

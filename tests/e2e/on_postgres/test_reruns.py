@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.e2e.cluster import Cluster
+    from tests.e2e.gates import Gates
 
 
 def give(cluster: Cluster, dag_id: str, conf: dict[str, Any]) -> Run:
@@ -46,7 +47,8 @@ def as_many(cluster: Cluster, count: Path) -> Run:
     return run
 
 
-def test_clear_the_head_of_a_finished_stream(cluster: Cluster, as_many: Run) -> None:
+def test_clear_the_head_of_a_finished_stream(as_many: Run, count: Path) -> None:
+    count.write_text("99")  # not asked: the stream is there
     as_many.clear(["echo", 0])
     assert as_many.wait() == "success"
     assert tries(as_many) == [2, 1, 1, 1, 1], "it is done at once"
@@ -67,6 +69,7 @@ def test_clear_the_unmapped_task_alone_then_an_item(as_many: Run, count: Path) -
     as_many.clear(["echo", 2])
     assert as_many.wait() == "success"
     assert tries(as_many) == [3, 2, 3, 2, 2], "the stream is there again, up to what there was"
+    assert as_many.airflow.xcom("as_many", as_many.run_id, "echo", 2)["value"] == 1
 
 
 @pytest.mark.parametrize("items", [6, 2, 0, 5])
@@ -140,6 +143,10 @@ def test_a_new_dag_version_in_the_middle_of_a_stream(
     gates.end()
     assert run.wait() == "success"
     assert run.result() == [0, 1, 2, 3]
+    query = (
+        "select priority_weight from task_instance where run_id = %s and task_id = 'echo' and map_index > 2"
+    )
+    assert {row[0] for row in cluster.ask(query, run.run_id)} == {weight}, "new items are of the new version"
 
 
 @pytest.mark.parametrize(
@@ -182,15 +189,26 @@ def test_a_pool_that_counts_deferred_tasks_holds_the_items_until_the_stream_ends
 
 @pytest.mark.long
 def test_depends_on_past(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.wait_for_dag("after_the_past")
-    for number, items in enumerate((1, 2)):
-        folder = tmp_path / str(number)
+    runs: list[tuple[Run, Gates]] = []
+    for day in (1, 2):
+        folder = tmp_path / str(day)
         folder.mkdir()
-        run, gates = start(cluster, "after_the_past", folder)
-        gates.open(items)
-        gates.end()
+        runs.append(start(cluster, "after_the_past", folder, logical_date=f"2026-02-0{day}T00:00:00Z"))
+    (first, first_gates), (second, second_gates) = runs
+    for gates in (first_gates, second_gates):
+        gates.open(2)
+    wait_for_successes(first, 2)
+    wait_until("the second's stream is opened", lambda: second.states("stream") == ["success"], 60)
+    query = "select last_scheduling_decision from dag_run where run_id = %s"
+    looked_at: set[Any] = set()
+    while len(looked_at) < 5:
+        looked_at.add(cluster.ask(query, second.run_id)[0][0])
+        assert set(second.states("echo")) == {"None"}, "it waits for the first run's"
+    first_gates.end()
+    second_gates.end()
+    for run in (first, second):
         assert run.wait() == "success"
-        assert run.states("echo") == ["success"] * (1 + items)
+        assert run.states("echo") == ["success"] * 3
 
 
 @pytest.mark.long
@@ -214,9 +232,8 @@ def test_dagrun_timeout_ends_the_stream(cluster: Cluster, tmp_path: Path) -> Non
     gates.open(1)
     assert run.wait() == "failed"
     wait_until("the head is not deferred any more", lambda: head_state(run) in ("skipped", "failed"), 30)
-    gates.open(1)
-    gates.open(1)
-    assert len(run.instances("echo")) == 2, "nothing more is committed"
+    wait_until("the source is closed", lambda: gates.closed == [1], 10)
+    assert len(run.instances("echo")) == 2
 
 
 def test_secrets_are_masked_and_encrypted(cluster: Cluster, tmp_path: Path) -> None:
@@ -228,12 +245,17 @@ def test_secrets_are_masked_and_encrypted(cluster: Cluster, tmp_path: Path) -> N
     assert PASSWORD not in str(rows)
     assert PASSWORD not in str(cluster.ask("select value from xcom where run_id = %s", run.run_id))
     gates.end()
-    assert run.wait() == "success"
+    assert run.wait() == "failed"
     for task_id, map_index in (("stream", -1), ("echo", 0)):
         path = f"/dags/secretive/dagRuns/{run.run_id}/taskInstances/{task_id}"
         ti = cluster.api("GET", path if map_index < 0 else f"{path}/{map_index}")
         assert ti["rendered_fields"]["source_kwargs"]["password"] == "***"
         assert PASSWORD not in run.log(task_id, map_index)
+    log = run.log("echo", 0)
+    assert "*** was wrong" in log, "what the source raised, as the head's failure"
+    assert "*** was wrong" in str(cluster.ask("select value from xcom where run_id = %s", run.run_id))
+    for table in ("xcom", "task_instance", "trigger", "rendered_task_instance_fields"):
+        assert PASSWORD not in str(cluster.ask(f"select * from {table}")), table
 
 
 @pytest.mark.long
@@ -241,7 +263,7 @@ def test_after_max_map_length_is_raised_the_stream_goes_on(cluster: Cluster) -> 
     run = give(cluster, "too_many", {})
     assert run.wait() == "failed"
     assert run.states("echo") == ["failed", *["success"] * 50]
-    assert "[core] max_map_length" in run.log("echo", 0)
+    assert "has reached 50 item(s) and would have 71 instances" in run.log("echo", 0)
     for name in ("api-server", *TRIGGERERS):
         cluster.kill(name)
         cluster.start_component(name, {"core.max_map_length": "100"})
@@ -253,6 +275,7 @@ def test_after_max_map_length_is_raised_the_stream_goes_on(cluster: Cluster) -> 
             return False
 
     wait_until("the api-server answers", answers, 90)
-    run.clear(["echo", 0])
+    run.clear(["echo", 0], include_downstream=True)
     assert run.wait() == "success"
     assert run.states("echo") == ["success"] * 71
+    assert run.result() == list(range(70))

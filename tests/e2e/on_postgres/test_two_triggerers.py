@@ -62,13 +62,16 @@ def test_a_stopped_triggerer_is_taken_over_and_commits_nothing_when_it_goes_on(
     gates.open(2)
     wait_for_successes(run, 2)
     stopped = triggerer_of(cluster, run)
-    signal_all(cluster, stopped, signal.SIGSTOP)
+    gates.open(3)
+    wait_until("the source has given the next page", lambda: len(gates.asked) == 2, 30, every=0.01)
+    signal_all(cluster, stopped, signal.SIGSTOP)  # in the middle of a batch
     try:
-        gates.open(3)
         wait_for_successes(run, 5)
         assert triggerer_of(cluster, run) != stopped
+        assert not gates.closed
     finally:
         signal_all(cluster, stopped, signal.SIGCONT)
+    wait_until("the loser has closed its source", lambda: len(gates.closed) == 1, 30)
     gates.open(4)
     wait_for_successes(run, 9)
     gates.end()
