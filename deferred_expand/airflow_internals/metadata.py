@@ -18,7 +18,7 @@ from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from airflow.utils.sqlalchemy import with_row_locks
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, select, text, update
 from sqlalchemy.orm import aliased
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ __all__ = [
     "create_session",
     "heads_with_removed_items",
 ]
+
+
+LONGEST_STANDSTILL = 10  # seconds
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,10 @@ class StreamRecords:
             is no longer deferred, its trigger has moved, its run is over, its DAG is paused or gone.
         """
         head = self._head
+        if self._session.get_bind().dialect.name == "postgresql":
+            # A process that stands still in here must not keep others from going on for it.
+            timeout = text(f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_STANDSTILL}s'")
+            self._session.execute(timeout)
         still_deferred = self._session.execute(
             update(TaskInstance)
             .where(

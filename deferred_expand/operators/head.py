@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from deferred_expand import settings
 from deferred_expand.airflow_internals.sdk import (
+    ENDED_STATES,
     AirflowRescheduleException,
     AirflowSkipException,
     BaseOperator,
     count_task_instances,
     is_in_process,
     set_map_index_label,
+    task_instance_state,
 )
 from deferred_expand.committing.store import StreamRef, StreamStore
 from deferred_expand.exceptions import ItemsRemoved, StreamError
@@ -57,6 +59,7 @@ class StreamHeadOperator(BaseOperator):
         for parent in self._stream.parents:
             come_back_unless_over(StreamStore(parent.stream_ref(context)))
         store = StreamStore(self._stream.stream_ref(context))
+        self._let_unmapped_task_end(store.ref)
         log = store.read_log()
         if log is None:
             raise StreamError(
@@ -77,9 +80,16 @@ class StreamHeadOperator(BaseOperator):
         """Resumed by a hop whose second half is a worker's: commit what it gives."""
         store = StreamStore(self._stream.stream_ref(context))
         log = store.read_log()
-        if log is None:
+        if log is None or log.stream != event["stream"]:
             return self.execute(context)
         self._take(context, store, self._hops(context, store).after(log, event))
+
+    def _let_unmapped_task_end(self, ref: StreamRef) -> None:
+        """Cleared alone, it opens the stream anew, and walks it up to the items that there are."""
+        state = task_instance_state(ref.dag_id, ref.run_id, ref.task_id, -1)
+        if state not in ENDED_STATES:
+            self.log.info("Task %r is %s: this instance waits for it", ref.task_id, state)
+            self._requeue()
 
     def _hops(self, context: Any, store: StreamStore) -> WorkerHops:
         return self._stream.worker_hops(store, self.source_kwargs, context["ti"].try_number)
@@ -101,7 +111,9 @@ class StreamHeadOperator(BaseOperator):
         store.write(plan, mapped_length=1 + plan.log.items)
         self.log.info("Committed %d batch(es): %s", len(batch_event.counts), plan.log.describe())
         set_map_index_label(context, plan.log.describe())
-        if batch_event.counts:
+        # The pass of the scheduler that creates the instances is also the one that shows which of
+        # those that the expander has made an earlier pass took for surplus.
+        if batch_event.counts or (plan.log.ended and self._stream.materialize != "callback"):
             self._requeue()
         self._go_on(context, store, plan.log)
 

@@ -126,7 +126,7 @@ class StreamOpener(BaseOperator):
         """The same, where the second half of a hop is a worker's."""
         store = StreamStore(self.stream_ref(context))
         log = store.read_log()
-        if log is None:
+        if log is None or log.stream != event["stream"]:
             raise StreamError(f"{self.where}: another try of the task has opened the stream anew")
         return self._take(context, self._hops(context).after(log, event), until)
 
@@ -143,8 +143,10 @@ class StreamOpener(BaseOperator):
         store = StreamStore(self.stream_ref(context))
         log = store.read_log()
         plan = plan_commit(log, event, context["ti"].try_number) if log else None
-        if plan is None:
+        if log is None or log.stream != event.stream:
             raise StreamError(f"{self.where}: another try of the task has opened the stream anew")
+        if plan is None:  # committed by the expander, or another triggerer has gone on
+            return self._go_on(context, log, until)
         store.write(plan)
         return self._go_on(context, plan.log, until)
 

@@ -9,13 +9,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from deferred_expand import settings
-from deferred_expand.airflow_internals.sdk import (
-    ENDED_STATES,
-    AirflowRescheduleException,
-    is_in_process,
-    task_instance_state,
-)
+from deferred_expand.airflow_internals.sdk import AirflowRescheduleException, is_in_process
 from deferred_expand.committing.codec import decode_or_skipped
+from deferred_expand.committing.status import StreamStatus
 from deferred_expand.exceptions import StreamError
 from deferred_expand.shaping.pipeline import shape_batch
 from deferred_expand.streams.page import SkippedItem
@@ -34,14 +30,8 @@ def come_back_unless_over(store: StreamStore) -> None:
 
     :raises AirflowRescheduleException: it has not come to its end.
     """
-    if is_in_process() and not _is_over(store, store.read_log()):
+    if is_in_process() and not StreamStatus.read(store).is_over:
         raise AirflowRescheduleException(datetime.now(tz=timezone.utc))
-
-
-def _is_over(store: StreamStore, log: CommitLog | None) -> bool:
-    if log is not None and log.ended:
-        return True
-    return task_instance_state(store.ref.dag_id, store.ref.run_id, *store.ref.walker) in ENDED_STATES
 
 
 class StreamReader(Sequence[Any]):
@@ -92,11 +82,11 @@ class StreamReader(Sequence[Any]):
         gives_up_at = time.monotonic() + settings.read_timeout()
         pause = FIRST_POLL
         while True:
-            log = self._store.read_log()
-            if log is not None and (log.items >= number or log.ended):
-                return log
-            if _is_over(self._store, log):
-                return self._ended_early(log)
+            status = StreamStatus.read(self._store)
+            if status.log is not None and (status.log.items >= number or status.log.ended):
+                return status.log
+            if status.is_over:
+                return self._ended_early(status)
             if time.monotonic() > gives_up_at:
                 raise StreamError(
                     f"{self._where} has not given item {number} within [deferred_expand] read_timeout"
@@ -104,14 +94,13 @@ class StreamReader(Sequence[Any]):
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_POLL)
 
-    def _ended_early(self, log: CommitLog | None) -> CommitLog:
-        state = task_instance_state(self._store.ref.dag_id, self._store.ref.run_id, *self._store.ref.walker)
-        if log is None or state != "success":
+    def _ended_early(self, status: StreamStatus) -> CommitLog:
+        if status.log is None or status.walker != "success":
             raise StreamError(
-                f"{self._where} has ended as {state}, after {log.items if log else 0} item(s); clear what "
-                "walks it, and this task"
+                f"{self._where} has ended as {status.walker}, after {status.log.items if status.log else 0} "
+                "item(s); clear what walks it, and this task"
             )
-        return log
+        return status.log
 
     @property
     def _where(self) -> str:

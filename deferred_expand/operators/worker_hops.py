@@ -43,8 +43,8 @@ class WorkerHops:
         """What to wait for after the last commit; or, in the beginning, what there is to commit."""
         cursor = log.position.cursor
         if isinstance(cursor, dict):
-            return self._trigger(cursor)
-        return self._take(log, self._chain.begin())
+            return self._trigger(log, cursor)
+        return self._take(log, log.position, self._chain.begin())
 
     def after(self, log: CommitLog, event: dict[str, Any]) -> HopTrigger | BatchEvent:
         """
@@ -52,23 +52,31 @@ class WorkerHops:
 
         :param event: of a :class:`HopTrigger`.
         """
+        # Hops that gave nothing have not been committed; what is to be passed over is the last commit's.
+        start = log.position if log.position.cursor == event["hop"] else Position(event["hop"])
         if "over" in event:
-            return self._take(log, Step(event["over"], None))
+            return self._take(log, start, Step(event["over"], None))
         if "failed" in event:
             self._chain.fail(*event["failed"])
-        return self._take(log, self._chain.resume(Hop.from_cursor(event["hop"]), event["event"]))
+        return self._take(log, start, self._chain.resume(Hop.from_cursor(event["hop"]), event["event"]))
 
-    def _trigger(self, cursor: Any) -> HopTrigger:
+    def _trigger(self, log: CommitLog, cursor: Any) -> HopTrigger:
         retry = self._stream.retry
         operator = self._stream.source if self._stream.source_is_importable else None
-        return HopTrigger(hop=cursor, operator=operator, retry=retry.to_json() if retry else None)
+        return HopTrigger(
+            stream=log.stream, hop=cursor, operator=operator, retry=retry.to_json() if retry else None
+        )
 
-    def _take(self, log: CommitLog, step: Step) -> HopTrigger | BatchEvent:
-        """Stage a step's items; without any, and with more hops to come, wait for the next one."""
+    def _take(self, log: CommitLog, start: Position, step: Step) -> HopTrigger | BatchEvent:
+        """
+        Stage a step's items; without any, and with more hops to come, wait for the next one.
+
+        :param start: where the step begins, with how many of its items are committed.
+        """
         cursor = OVER if step.next is None else step.next.to_cursor()
-        items = shape_batch(step.items, self._stream.consumers.steps)[log.position.skip :]
+        items = shape_batch(step.items, self._stream.consumers.steps)[start.skip :]
         if not items and step.next is not None:
-            return self._trigger(cursor)
+            return self._trigger(log, cursor)
         writer, error = uuid4().hex[:12], None
         counts: list[int] = []
         size, largest = self._stream.batch_size, settings.max_batch_bytes()
@@ -85,7 +93,7 @@ class WorkerHops:
             writer=writer,
             first=log.batches,
             counts=tuple(counts),
-            position=Position(cursor) if error is None else log.position.after(sum(counts)),
+            position=Position(cursor) if error is None else start.after(sum(counts)),
             ended=step.next is None and error is None,
             failure=Failure.of(error) if error is not None else None,
         )

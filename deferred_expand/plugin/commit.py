@@ -80,8 +80,12 @@ def restore_removed(records: StreamRecords, head: Head) -> int:
     :return: how many.
     """
     value = records.read(ANNOUNCEMENT_KEY, head.task_id, 0)
-    log = _read_log(records, Announcement.from_json(value)) if value else None
-    return records.restore_removed(log.items) if log else 0
+    announcement = Announcement.from_json(value) if value else None
+    log = _read_log(records, announcement) if announcement else None
+    if log is None or announcement is None:
+        return 0
+    records.grow(announcement.task_id, 1 + log.items)  # or they would soon be REMOVED again
+    return records.restore_removed(log.items)
 
 
 def _read_log(records: StreamRecords, announcement: Announcement) -> CommitLog | None:

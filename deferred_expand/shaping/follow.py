@@ -7,8 +7,8 @@ from collections import deque
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
-from deferred_expand.airflow_internals.sdk import ENDED_STATES, task_instance_state
 from deferred_expand.committing.codec import decode_or_skipped
+from deferred_expand.committing.status import StreamStatus
 from deferred_expand.committing.store import StreamRef, StreamStore
 from deferred_expand.exceptions import SourceGaveUp, SourceSkipped
 from deferred_expand.streams.page import Page, SkippedItem
@@ -64,7 +64,6 @@ class CommittedStream:
     """One of this run. Its walk may begin anew, and must give the same items then."""
 
     def __init__(self, ref: StreamRef, thread: Threads) -> None:
-        self.ref = ref
         self.name = ref.task_id
         self._store = StreamStore(ref)
         self._thread = thread
@@ -78,31 +77,29 @@ class CommittedStream:
         """
         pause = FIRST_POLL
         while True:
-            log = await self._thread.run(self._store.read_log)
-            while log is not None and log.items > taken:
-                texts = await self._thread.run(self._store.read_texts, log, taken + 1)
-                taken += len(texts)
+            status = await self._thread.run(StreamStatus.read, self._store)
+            log = status.log
+            if log is not None and log.items > taken:
                 pause = FIRST_POLL
-                yield [decode_or_skipped(text) for text in texts]
-            if log is not None and log.ended:
+                while log.items > taken:
+                    texts = await self._thread.run(self._store.read_texts, log, taken + 1)
+                    taken += len(texts)
+                    yield [decode_or_skipped(text) for text in texts]
+            elif status.is_over:
+                self._check_outcome(status, taken)
                 return
-            ref = self.ref
-            state = await self._thread.run(task_instance_state, ref.dag_id, ref.run_id, *ref.walker)
-            if state not in ENDED_STATES:
+            else:
                 await asyncio.sleep(pause)
                 pause = min(1.5 * pause, LONGEST_POLL)
-            elif log is not None and log.items > taken:
-                continue
-            elif state == "success" and log is not None:
-                return  # marked so by a person
-            elif state == "skipped" and not taken:
-                raise SourceSkipped(f"the stream of task {ref.task_id!r} was skipped")
-            elif pause == LONGEST_POLL:
-                raise SourceGaveUp(
-                    f"the stream of task {ref.task_id!r} has ended as {state} after {taken} item(s)"
-                )
-            else:
-                pause = LONGEST_POLL  # look once more: its last commit may be younger than the log read
+
+    def _check_outcome(self, status: StreamStatus, taken: int) -> None:
+        if status.log is not None and (status.log.ended or status.walker == "success"):
+            return  # in the second case a person has marked it so
+        if status.walker == "skipped" and not taken:
+            raise SourceSkipped(f"the stream of task {self.name!r} was skipped")
+        raise SourceGaveUp(
+            f"the stream of task {self.name!r} has ended as {status.walker} after {taken} item(s)"
+        )
 
 
 async def concat_streams(parents: Sequence[Followed], taken: list[int]) -> AsyncGenerator[Page, None]:

@@ -9,13 +9,13 @@ from deferred_expand.streams.page import JSON, START, Page, Position
 
 
 class _Segment:
-    """Items that follow one cursor; ``cursor_after`` is set once the next cursor is known."""
+    """Items that follow one cursor; ``after`` is set once the next cursor is known."""
 
-    __slots__ = ("cursor_after", "items")
+    __slots__ = ("after", "items")
 
-    def __init__(self, items: list[Any], cursor_after: JSON) -> None:
+    def __init__(self, items: list[Any], after: Position | None) -> None:
         self.items = items
-        self.cursor_after = cursor_after
+        self.after = after
 
 
 class PageBuffer:
@@ -96,31 +96,28 @@ class PageBuffer:
         while segments and len(segments[0].items) <= count:
             segment = segments.popleft()
             count -= len(segment.items)
-            if segment.cursor_after is not None:
-                self._position = Position(segment.cursor_after)
-            else:
-                self._position = self._position.after(len(segment.items))
+            self._position = segment.after or self._position.after(len(segment.items))
         if count:
             del segments[0].items[:count]
             self._position = self._position.after(count)
         return self._position
 
     def _append(self, items: list[Any], cursor: JSON, now: float) -> None:
-        if cursor is not None:
-            self._end = Position(cursor)
-        else:
-            self._end = self._end.after(len(items))
+        # What is still to be passed over after this cursor has been taken, too: by an earlier walk,
+        # for which the source had cut its pages in other places.
+        after = None if cursor is None else Position(cursor, self._to_pass)
+        self._end = after or self._end.after(len(items))
         if items:
             self._length += len(items)
             self._arrivals.append((len(items), now))
         if not self._segments and not items:  # an empty page moves the cursor and nothing else
             self._position = self._end
-        elif self._segments and (not items or self._segments[-1].cursor_after is None):
+        elif self._segments and (not items or self._segments[-1].after is None):
             last = self._segments[-1]
             last.items += items
-            last.cursor_after = cursor if cursor is not None else last.cursor_after
+            last.after = after or last.after
         else:
-            self._segments.append(_Segment(items, cursor))
+            self._segments.append(_Segment(items, after))
 
     def _forget_arrivals(self, count: int) -> None:
         while count:

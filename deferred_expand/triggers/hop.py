@@ -28,14 +28,18 @@ class HopTrigger(BaseTrigger):
     """
     Walks the hop's trigger to its event, and hands that to the worker with the hop.
 
+    :param stream: which opening of the stream it belongs to.
     :param hop: cursor of the chain.
     :param operator: ``"package.module:Class"`` of the chain's operator, where it can be imported
         here; says which adapter prepares the trigger.
     :param retry: JSON of a :class:`~deferred_expand.RetryPolicy`.
     """
 
-    def __init__(self, *, hop: dict[str, Any], operator: str | None, retry: dict[str, Any] | None) -> None:
+    def __init__(
+        self, *, stream: str, hop: dict[str, Any], operator: str | None, retry: dict[str, Any] | None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.stream = stream
         self.hop = hop
         self.operator = operator
         self.retry = retry
@@ -43,7 +47,7 @@ class HopTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
-            {"hop": self.hop, "operator": self.operator, "retry": self.retry},
+            {"stream": self.stream, "hop": self.hop, "operator": self.operator, "retry": self.retry},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -55,7 +59,7 @@ class HopTrigger(BaseTrigger):
         outcome = await self._outcome(Hop.from_cursor(self.hop), adapter)
         # Not before the exit of the worker that deferred is noticed: see settings.requeue_delay.
         await asyncio.sleep(max(0.0, send_at - loop.time()))
-        yield TriggerEvent({"hop": self.hop, **outcome})
+        yield TriggerEvent({"stream": self.stream, "hop": self.hop, **outcome})
 
     async def _outcome(self, hop: Hop, adapter: SourceAdapter) -> dict[str, Any]:
         policy = RetryPolicy(**self.retry) if self.retry else RetryPolicy(attempts=1)

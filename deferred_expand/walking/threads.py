@@ -15,6 +15,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class WantsToExit(Exception):
+    """
+    In place of ``SystemExit``, which in a task of the event loop ends the loop, and with it the
+    triggers of every DAG, in one triggerer after the other.
+    """
+
+
 class Threads:
     """
     Runs blocking calls; with one thread (which starts with the first call), one after the other.
@@ -28,8 +35,15 @@ class Threads:
         self._executor = ThreadPoolExecutor(max_workers=count, thread_name_prefix=name)
 
     async def run(self, call: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        in_thread = sync_to_async(call, thread_sensitive=False, executor=self._executor)
-        return await in_thread(*args, **kwargs)
+        """:raises WantsToExit: the call asked for the end of the process, which is not its own."""
+
+        def contained() -> R:
+            try:
+                return call(*args, **kwargs)
+            except SystemExit as error:
+                raise WantsToExit(f"it called sys.exit({error.code!r})") from error
+
+        return await sync_to_async(contained, thread_sensitive=False, executor=self._executor)()
 
     def close(self) -> None:
         """Let the threads go; the calls that they are in are not interrupted."""

@@ -23,12 +23,12 @@ from deferred_expand.streams.cursors import CursorWatch
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
 from deferred_expand.streams.page import JSON, Page, Position, check_cursor
 from deferred_expand.walking.retry import Reopenings
+from deferred_expand.walking.tasks import end, is_cancelled
 
 if TYPE_CHECKING:
     from deferred_expand.walking.pace import Pace
     from deferred_expand.walking.policy import WalkPolicy
     from deferred_expand.walking.staging import Stager
-from deferred_expand.walking.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,9 @@ class Walk:
                 return await self._pull_once(self._buffer.reopen())
             except DeferredExpandError:
                 raise  # opening it again would change nothing
-            except Exception as error:
+            except (Exception, SystemExit, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                    raise
                 delay = reopenings.delay(error, self._buffer.end)
                 if delay is None:
                     raise SourceFailed(f"the source raised {error!r}") from error

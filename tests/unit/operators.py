@@ -94,6 +94,31 @@ class PagingOperator(BaseOperator):
         raise AssertionError("deferred before")
 
 
+class QuietFirstOperator(BaseOperator):
+    """
+    Two pages, after a hop that gives nothing.
+
+    :cvar bad: what is wrong with the first page.
+    """
+
+    bad = ""
+
+    def execute(self, context: Context) -> Any:
+        self._ask(0)
+
+    def _ask(self, number: int) -> None:
+        self.defer(trigger=TellTrigger(number), method_name="take")
+
+    def take(self, context: Context, event: Any) -> list[str]:
+        if event == 2:
+            return ["2a", "2b"]
+        if event == 1:
+            second: list[Any] = [object()] if self.bad == "1b" else ["1b"] if not self.bad else []
+            context["ti"].xcom_push("return_value", ["1a", *second])
+        self._ask(event + 1)
+        raise AssertionError("deferred before")
+
+
 class ReturningOperator(BaseOperator):
     """Never defers."""
 

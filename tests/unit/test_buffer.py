@@ -42,6 +42,17 @@ def test_a_reopened_source_is_passed_over_up_to_where_it_broke() -> None:
     assert buffer.peek(9) == [1, 2, 3, 4]
 
 
+def test_pages_that_are_cut_in_other_places_when_it_is_opened_again() -> None:
+    buffer = PageBuffer(Position("start", 7))
+    buffer.add_page(Page([0, 1, 2, 3, 4], cursor="five"), now=0)
+    assert buffer.end == buffer.position == Position("five", 2), "all seven are taken"
+    buffer.add_page(Page([5, 6, 7], cursor="eight"), now=0)
+    buffer.add_page(Page([8, 9], cursor="ten"), now=0)
+    assert buffer.peek(9) == [7, 8, 9]
+    assert buffer.drop(1) == Position("eight", 0)
+    assert buffer.drop(1) == Position("eight", 1)
+
+
 def test_cursors_do_not_count_for_a_source_that_takes_none() -> None:
     buffer = PageBuffer(resumable=False)
     buffer.add_page(Page([1, 2], cursor="a"), now=0)

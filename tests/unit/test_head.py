@@ -1,4 +1,4 @@
-"""The stream head asks to be queued again only when that is safe."""
+"""The stream head, and the unmapped task, on a worker: what they wait for, and what they commit."""
 
 from __future__ import annotations
 
@@ -7,11 +7,54 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import time_machine
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowRescheduleException
+from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
 
 from deferred_expand import DeferredExpandOperator
+from deferred_expand.committing.store import StreamStore
+from deferred_expand.exceptions import StreamError
 from deferred_expand.operators.head import StreamHeadOperator
+from deferred_expand.streams.commit_log import CommitLog
+from deferred_expand.streams.events import BatchEvent
+from deferred_expand.streams.page import START
 from tests.e2e import sources
+from tests.memory_airflow import MemoryAirflow
+
+
+def make_stream() -> DeferredExpandOperator:
+    return DeferredExpandOperator(task_id="users", source=sources.numbers, source_kwargs={"count": 1})
+
+
+def test_it_waits_for_the_unmapped_task_that_was_cleared_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    with DAG("dag", schedule=None):
+        stream = make_stream()
+        head = StreamHeadOperator(task_id="head", stream=stream)
+    monkeypatch.setattr(DeferredExpandOperator, "mapped_task_id", "insert")
+    StreamStore(stream.stream_ref(airflow.context())).write_log(CommitLog("the new one"))
+    for state in ("running", "deferred", None):
+        airflow.tables.instances["users", -1] = state
+        with pytest.raises(AirflowRescheduleException):
+            head.execute(airflow.context(map_index=0))
+    airflow.tables.instances["users", -1] = "success"
+    with pytest.raises(TaskDeferred):
+        head.execute(airflow.context(map_index=0))
+
+
+def test_what_the_expander_has_committed_is_no_failure_of_a_stream_that_walks_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    with DAG("dag", schedule=None):
+        stream = make_stream()
+    store = StreamStore(stream.stream_ref(airflow.context()))
+    store.write_log(CommitLog("s", batches=2, items=5, writer="w", ended=True))
+    late = BatchEvent("s", "w", 0, (3, 2), START, ended=True)
+    assert len(stream.commit(airflow.context(), late.to_json(), until=None)) == 6
+    with pytest.raises(StreamError, match="has opened the stream anew"):
+        stream.commit(airflow.context(), BatchEvent("older", "w", 0, (3,), START).to_json(), until=None)
+
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 

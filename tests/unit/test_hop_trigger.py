@@ -18,12 +18,13 @@ async def outcome(how: str, timeout: float | None = None, **retry: Any) -> dict[
     path, arguments = operators.TellTrigger(7, how).serialize()
     hop = Hop((path, arguments), "take", {"secret": "hunter2"}, timeout)
     cursor: Any = hop.to_cursor()
-    trigger = HopTrigger(hop=cursor, operator=None, retry=retry or None)
+    trigger = HopTrigger(stream="s", hop=cursor, operator=None, retry=retry or None)
     path, arguments = trigger.serialize()
     assert path == "deferred_expand.triggers.hop.HopTrigger"
     async with aclosing(HopTrigger(**arguments).run()) as events:  # type: ignore[type-var]
         payloads = [event.payload async for event in events]
     [payload] = payloads
+    assert payload.pop("stream") == "s"
     assert Hop.from_cursor(payload.pop("hop")) == hop
     return dict(payload)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,12 @@ import pytest
 
 from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.streams.page import Page
+from deferred_expand.walking.threads import Threads, WantsToExit
+from deferred_expand.walking.walk import Walk
 from tests.unit.helpers import Bad, MemoryStager, PagedNumbers, make_walk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-
-    from deferred_expand.walking.walk import Walk
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime(start=0)]
 
@@ -106,6 +107,32 @@ async def test_a_broken_source_is_opened_again_from_its_cursor() -> None:
     assert source.opened_at == [0, 2, 2]
     assert stager.items(event) == source.everything
     assert event.failure is None
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError("by what it awaits"), KeyError(1)])
+async def test_whatever_a_source_raises_is_its_own_failure(error: BaseException) -> None:
+    opened = 0
+
+    async def source(cursor: Any) -> AsyncGenerator[Any, None]:
+        nonlocal opened
+        opened += 1
+        yield 1
+        raise error
+
+    policy = make_walk(PagedNumbers(), MemoryStager(), START, source_retries=1)._policy
+    walk = Walk(source, MemoryStager(), policy, START)
+    event = await walk_to_end(walk)
+    assert event.failure is not None
+    assert f"the source raised {error!r}" in event.failure.message
+    assert opened == 2, "it was opened again, as after any error"
+    assert event.counts == (1,)
+
+
+async def test_what_blocks_may_not_end_the_process() -> None:
+    threads = Threads("test")
+    with pytest.raises(WantsToExit, match=r"sys\.exit\('by'\)"):
+        await threads.run(sys.exit, "by")
+    threads.close()
 
 
 async def test_a_source_that_takes_no_cursor_is_passed_over() -> None:

@@ -1,0 +1,159 @@
+"""Following a stream from outside: what is believed of it, and when it is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deferred_expand.committing.status import StreamStatus
+from deferred_expand.committing.store import StreamRef, StreamStore
+from deferred_expand.exceptions import SourceGaveUp, SourceSkipped, StreamError
+from deferred_expand.operators.reader import StreamReader
+from deferred_expand.shaping.follow import CommittedStream
+from deferred_expand.streams.commit_log import CommitLog, batch_name, plan_commit
+from deferred_expand.streams.events import BatchEvent
+from deferred_expand.streams.page import START
+from deferred_expand.walking.threads import Threads
+from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USERS, INSERT = "users", "insert"
+OPENER, HEAD = (USERS, -1), (INSERT, 0)
+pytestmark = pytest.mark.asyncio
+
+
+class Parent:
+    """A stream that is walked elsewhere."""
+
+    def __init__(self, airflow: MemoryAirflow, mapped_task_id: str | None = INSERT) -> None:
+        self.airflow = airflow
+        self.ref = StreamRef(DAG_ID, RUN_ID, USERS, mapped_task_id)
+        self.store = StreamStore(self.ref)
+        self.states = airflow.tables.instances
+        self.states[OPENER] = "success"
+        self.states[HEAD] = "deferred"
+
+    def open(self) -> None:
+        self.store.write_log(CommitLog("s"))
+
+    def commit(self, *items: int, ended: bool = False) -> None:
+        log = self.store.read_log()
+        assert log is not None
+        counts = (len(items),) if items else ()
+        if items:
+            self.store.write_batch(batch_name(log.batches, "w"), [str(item) for item in items])
+        plan = plan_commit(log, BatchEvent("s", "w", log.batches, counts, START, ended=ended), 1)
+        assert plan is not None
+        self.store.write(plan)
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch) -> MemoryAirflow:
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    return airflow
+
+
+@pytest.fixture
+def parent(airflow: MemoryAirflow) -> Parent:
+    parent = Parent(airflow)
+    parent.open()
+    return parent
+
+
+@pytest.fixture
+def thread() -> Iterator[Threads]:
+    thread = Threads("test")
+    yield thread
+    thread.close()
+
+
+async def followed(parent: Parent, thread: Threads, meanwhile: Any = None) -> list[int]:
+    """:param meanwhile: called once, when a first batch was taken."""
+    items: list[int] = []
+    async for batch in CommittedStream(parent.ref, thread).batches(0):
+        items += batch
+        if meanwhile is not None:
+            meanwhile()
+            meanwhile = None
+    return items
+
+
+async def test_one_that_is_held_back_misses_nothing_of_a_parent_that_ends_meanwhile(
+    parent: Parent, thread: Threads
+) -> None:
+    parent.commit(1, 2)
+
+    def ends() -> None:
+        parent.commit(3)
+        parent.commit(4, 5, ended=True)
+        parent.states[HEAD] = "success"
+
+    assert await followed(parent, thread, ends) == [1, 2, 3, 4, 5]
+
+
+async def test_what_a_person_marks_as_success_ends_where_it_is(parent: Parent, thread: Threads) -> None:
+    parent.commit(1, 2)
+    parent.states[HEAD] = "success"
+    assert await followed(parent, thread) == [1, 2]
+
+
+async def test_a_failed_parent_is_told_with_the_number_it_had_reached(
+    parent: Parent, thread: Threads
+) -> None:
+    parent.commit(1, 2)
+    parent.states[HEAD] = "failed"
+    with pytest.raises(SourceGaveUp, match="'users' has ended as failed after 2 item"):
+        await followed(parent, thread)
+
+
+async def test_a_skipped_parent_is_skipped(parent: Parent, thread: Threads) -> None:
+    parent.states[HEAD] = "skipped"
+    with pytest.raises(SourceSkipped):
+        await followed(parent, thread)
+
+
+@pytest.mark.parametrize("state", ["upstream_failed", "skipped"])
+async def test_a_mapped_task_that_was_never_expanded_is_over(
+    airflow: MemoryAirflow, thread: Threads, state: str
+) -> None:
+    parent = Parent(airflow)
+    parent.states[OPENER] = "failed"
+    del parent.states[HEAD]
+    parent.states[INSERT, -1] = state
+    with pytest.raises((SourceGaveUp, SourceSkipped)):
+        await followed(parent, thread)
+    with pytest.raises(StreamError, match=f"has ended as {state}"):
+        list(StreamReader(parent.store, ()))
+
+
+@pytest.mark.parametrize("state", [None, "scheduled", "queued", "running", "up_for_retry"])
+async def test_the_log_of_an_earlier_run_is_not_believed(parent: Parent, state: str | None) -> None:
+    parent.commit(1, 2, ended=True)
+    parent.states[HEAD] = None  # cleared with it
+    parent.states[OPENER] = state
+    status = StreamStatus.read(parent.store)
+    assert status.log is None
+    assert not status.is_over
+    parent.states[OPENER] = "success"
+    status = StreamStatus.read(parent.store)
+    assert status.log is not None
+    assert status.is_over
+
+
+async def test_a_stream_that_its_own_task_walks_is_read_while_that_is_deferred(
+    airflow: MemoryAirflow, thread: Threads
+) -> None:
+    parent = Parent(airflow, None)
+    parent.open()
+    parent.states[OPENER] = "deferred"
+    parent.commit(1)
+
+    def ends() -> None:
+        parent.commit(2, ended=True)
+        parent.states[OPENER] = "success"
+
+    assert await followed(parent, thread, ends) == [1, 2]
