@@ -36,8 +36,9 @@ def plan(seed: int, committer: str) -> Iterator[list[Fault]]:
     random.Random(f"{seed} {committer}").shuffle(shuffled)
     for first in range(RUNS_OF_A_SEED):
         faults = shuffled[first::RUNS_OF_A_SEED]
-        # With the expander the head is at a worker for its start only.
-        yield sorted(faults, key=lambda fault: fault.process != "worker of the head")
+        if committer == "triggerer":  # the head is at a worker for its start only
+            faults.sort(key=lambda fault: fault.process != "worker of the head")
+        yield faults
 
 
 def main() -> int:
@@ -72,7 +73,8 @@ def _row(committer: str, seed: int, outcome: Outcome) -> tuple[str, ...]:
     faults = ", ".join(
         f"{name}: {'not hit' if took is None else f'{took:.0f}'}" for name, took in outcome.faults.items()
     )
-    counts = (len(outcome.lost), len(outcome.repeated), outcome.ran_again)
+    ran_again = ", ".join(f"{count} after {fault}" for fault, count in outcome.ran_again.items())
+    counts = (len(outcome.lost), len(outcome.repeated), ran_again or 0)
     return committer, str(seed), faults, *map(str, counts), "; ".join(outcome.complaints) or "kept"
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
 from typing import TYPE_CHECKING
 
 import psutil
 import psycopg
 
+from deferred_expand.testing.local_airflow import wait_until
 from tests.chaos.operators import BOOK
-from tests.e2e.cluster import TRIGGERERS, assigned_to, postgres_cluster
+from tests.e2e.cluster import assigned_to, postgres_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +35,15 @@ TIME_OUTS = {
 }
 
 
+@dataclass(frozen=True)
+class Written:
+    """:param at: seconds since the epoch."""
+
+    number: int
+    map_index: int
+    at: float
+
+
 class Deployment:
     """
     :param cluster: it runs.
@@ -43,27 +54,41 @@ class Deployment:
         self.cluster = cluster
         cluster.server.psql("create database book")
         self.book = cluster.server.get_uri("book")
+        self._walks: dict[str, str] = {}  # the triggerer that was last seen to walk it, by run
         with psycopg.connect(self.book) as connection:
             connection.execute(BOOK)
 
-    def written(self, run_id: str) -> list[tuple[int, int, int]]:
-        """Number, map index and try of each item's run, as the items wrote them."""
+    def written(self, run_id: str) -> list[Written]:
+        """What the items of a run wrote, each time they ran."""
         with psycopg.connect(self.book) as connection:
-            query = "select number, map_index, try from written where run_id = %s"
-            return connection.execute(query, (run_id,)).fetchall()
+            query = "select number, map_index, extract(epoch from at) from written where run_id = %s"
+            rows = connection.execute(query, (run_id,)).fetchall()
+            return [Written(number, map_index, float(at)) for number, map_index, at in rows]
 
     def triggerer_of(self, run_id: str) -> str:
-        """The triggerer that walks the run's stream; any, while the stream has no trigger."""
+        """The triggerer that walks the run's stream, or did when it last had a trigger."""
         query = """
             select triggerer_id from trigger join task_instance on trigger_id = trigger.id
             where run_id = %s and map_index = 0 and triggerer_id is not null
         """
-        jobs = [row[0] for row in self.cluster.ask(query, run_id)]
-        return assigned_to(self.cluster, jobs[0]) if jobs else TRIGGERERS[0]
 
-    def worker_of(self, run_id: str, *, head: bool) -> list[psutil.Process]:
-        """The processes in which the stream head, or any item, is at work: the task and its supervisor."""
-        which = "map_index = 0" if head else "map_index > 0"
+        def look() -> str | None:
+            jobs = [row[0] for row in self.cluster.ask(query, run_id)]
+            if jobs:
+                self._walks[run_id] = assigned_to(self.cluster, jobs[0])
+            return self._walks.get(run_id)
+
+        return wait_until("the stream has a trigger", look, 60)
+
+    def worker_of(self, run_id: str, *, head: bool, resumed: bool) -> list[psutil.Process]:
+        """
+        The processes in which the stream head, or any item, is at work: the task and its supervisor.
+
+        :param resumed: the head is handling an event, and has not just started.
+        """
+        which = "map_index > 0"
+        if head:
+            which = "map_index = 0" + " and next_method is not null" * resumed
         query = f"select id from task_instance where run_id = %s and state = 'running' and {which}"
         titles = {f"airflow worker -- {row[0]}" for row in self.cluster.ask(query, run_id)}
         for process in self._task_processes() if titles else ():

