@@ -139,6 +139,9 @@ class MemoryRecords:
     def label_head(self, label: str) -> None:
         pass
 
+    def exhausted_pool(self) -> None:
+        pass
+
     def create_instances(self, run: Any, first: int, last: int) -> None:
         for index in range(first, last + 1):
             self._tables.instances.setdefault((self._mapped_task_id, index), None)

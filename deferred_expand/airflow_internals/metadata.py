@@ -12,6 +12,7 @@ from airflow._shared.timezones.timezone import utcnow
 from airflow.models.dag import DagModel
 from airflow.models.dagbag import DBDagBag
 from airflow.models.dagrun import DagRun
+from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskmap import TaskMap
 from airflow.models.trigger import Trigger
@@ -233,6 +234,18 @@ class StreamRecords:
             .where(TaskInstance.id == self._head.id)
             .values(_rendered_map_index=label)
             .execution_options(synchronize_session=False)
+        )
+
+    def exhausted_pool(self) -> str | None:
+        """The pool that the deferred head leaves no place in for an item, if it is one that counts it."""
+        return self._session.scalar(
+            select(Pool.pool)
+            .join(TaskInstance, TaskInstance.pool == Pool.pool)
+            .where(
+                TaskInstance.id == self._head.id,
+                Pool.include_deferred,
+                Pool.slots.between(0, 2 * TaskInstance.pool_slots - 1),
+            )
         )
 
     def create_instances(self, run: DagRun, first: int, last: int) -> int:

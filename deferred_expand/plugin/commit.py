@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ from deferred_expand.streams.events import Announcement
 if TYPE_CHECKING:
     from deferred_expand.airflow_internals.metadata import DagRun, Head, StreamRecords
     from deferred_expand.streams.commit_log import Commit
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,22 @@ def _make_instances(records: StreamRecords, run: DagRun, task_id: str, before: i
         raise MapLengthExceeded(f"{length} instances are more than [core] max_map_length allows")
     records.grow(task_id, length)
     records.create_instances(run, before + 1, log.items)
-    records.label_head(log.describe())
+    records.label_head(log.describe() + _warn_of_pool(records, task_id, before, log))
+
+
+def _warn_of_pool(records: StreamRecords, task_id: str, before: int, log: CommitLog) -> str:
+    """What to say of a pool in which no item can start before the stream has ended."""
+    pool = None if log.ended else records.exhausted_pool()
+    if pool is None:
+        return ""
+    if not before:
+        logger.warning(
+            "The deferred stream head of task %r holds the last place in pool %r, which counts deferred "
+            "tasks: no item starts before the stream has ended. Give the pool another slot, or let it "
+            "not count them",
+            task_id, pool,
+        )  # fmt: skip
+    return f"; no slot in pool {pool!r} until it ends"
 
 
 def restore_removed(records: StreamRecords, head: Head) -> int:

@@ -137,9 +137,16 @@ class LocalAirflow:
     def start(self) -> None:
         """:raises RuntimeError: a component ended at once, with the end of its output."""
         self.migrate()
+        # A scheduler that is slow to start beside the others takes itself for dead, and from then on
+        # all that it has queued for orphaned (airflow/jobs/scheduler_job_runner.py,
+        # ``adopt_or_reset_orphaned_tasks``).
+        schedulers = [name for name in self.components if name.startswith("scheduler")]
         for name in self.components:
-            self.start_component(name)
+            if name not in schedulers:
+                self.start_component(name)
         wait_until("the api-server answers", self._is_healthy, timeout=120)
+        for name in schedulers:
+            self.start_component(name)
 
     def migrate(self) -> None:
         """Make the database; enough for ``dag.test()``, which needs no component."""

@@ -185,6 +185,11 @@ def test_a_pool_that_counts_deferred_tasks_holds_the_items_until_the_stream_ends
     run, gates = start(cluster, "one_slot_deferred_counted", tmp_path)
     gates.open(2)
     wait_until("the items are there", lambda: len(run.instances("echo")) == 3, 60)
+    head = run.instances("echo")[0]
+    assert head["rendered_map_index"] == (
+        "stream open: 2 items in 1 batch; no slot in pool 'one_slot_deferred_counted' until it ends"
+    )
+    wait_until("the items wait", lambda: run.states("echo") == ["deferred", "scheduled", "scheduled"], 60)
     gates.end()
     assert run.wait() == "success"
     assert run.states("echo") == ["success"] * 3
