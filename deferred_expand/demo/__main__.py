@@ -93,7 +93,16 @@ def run_one(airflow: LocalAirflow, kind: str, url: str, database: Path, pages: i
         raise RuntimeError(f"run {run_id} of {dag_id} failed\n{airflow.outputs()}")
     run = airflow.api("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
     instances = airflow.task_instances(dag_id, run_id, "insert")
-    return run_times(RUNS[kind], run, instances, asked, count_rows(database, kind))
+    name = RUNS[kind]
+    if kind == "streamed":
+        name = f"{name}, committed by {committer(airflow, instances[0])}"
+    return run_times(name, run, instances, asked, count_rows(database, kind))
+
+
+def committer(airflow: LocalAirflow, head: dict[str, Any]) -> str:
+    """With the expander the stream head is at a worker once, to start; otherwise for each commit."""
+    starts = airflow.output("api-server").read_text().count(f"/task-instances/{head['id']}/run")
+    return "the expander" if starts == 1 else f"{starts - 1} worker callbacks"
 
 
 def compare(airflow: LocalAirflow, url: str, database: Path, options: Any) -> bool:
