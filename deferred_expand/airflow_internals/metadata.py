@@ -1,9 +1,8 @@
-"""Airflow in a triggerer's own process, which has the metadata database."""
+"""What the expander reads and writes of a stream in the metadata database."""
 
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow._shared.observability.metrics.stats import Stats
@@ -19,117 +18,25 @@ from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from airflow.utils.sqlalchemy import with_row_locks
-from sqlalchemy import and_, select, text, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import select, text, update
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     from sqlalchemy.orm import Session
+
+    from deferred_expand.airflow_internals.heads import Head
 
 __all__ = [
     "DBDagBag",
     "DagRun",
-    "Head",
     "Stats",
     "StreamRecords",
-    "announced_heads",
     "create_session",
-    "heads_with_removed_items",
 ]
 
 
 LONGEST_STANDSTILL = 10  # seconds
-
-
-@dataclass(frozen=True)
-class Head:
-    """
-    A stream head that is deferred on a trigger of this triggerer.
-
-    :param map_index: 0; -1 where the unmapped task walks a stream that no task is expanded over.
-    :param announced_at: when its trigger last wrote its announcement.
-    """
-
-    id: Any
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int
-    try_number: int
-    trigger_id: int
-    dag_version_id: Any
-    announced_at: datetime
-
-
-def announced_heads(session: Session, triggerer_id: int, key: str) -> list[Head]:
-    """
-    The heads whose triggers run here and have announced something, committed or not.
-
-    Begins at the triggers of this triggerer, so it costs next to nothing where there is none.
-
-    :param key: of the announcement, an XCom of the head.
-    """
-    found = session.execute(
-        select(
-            TaskInstance.id,
-            TaskInstance.dag_id,
-            TaskInstance.run_id,
-            TaskInstance.task_id,
-            TaskInstance.map_index,
-            TaskInstance.try_number,
-            TaskInstance.trigger_id,
-            TaskInstance.dag_version_id,
-            XComModel.timestamp,
-        )
-        .select_from(Trigger)
-        .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
-        .join(
-            XComModel,
-            and_(
-                XComModel.dag_id == TaskInstance.dag_id,
-                XComModel.task_id == TaskInstance.task_id,
-                XComModel.run_id == TaskInstance.run_id,
-                XComModel.map_index == TaskInstance.map_index,
-            ),
-        )
-        .where(
-            Trigger.triggerer_id == triggerer_id,
-            TaskInstance.state == "deferred",
-            TaskInstance.map_index.in_((0, -1)),
-            XComModel.key == key,
-        )
-    )
-    return [Head(*row) for row in found]  # type: ignore[arg-type]  # a join is never null
-
-
-def heads_with_removed_items(session: Session, triggerer_id: int) -> set[Any]:
-    """Ids of heads whose triggers run here, and some of whose items the scheduler took for surplus."""
-    item = aliased(TaskInstance)
-    return set(
-        session.scalars(
-            select(TaskInstance.id)
-            .select_from(Trigger)
-            .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
-            .join(
-                item,
-                and_(
-                    item.dag_id == TaskInstance.dag_id,
-                    item.task_id == TaskInstance.task_id,
-                    item.run_id == TaskInstance.run_id,
-                ),
-            )
-            .where(
-                Trigger.triggerer_id == triggerer_id,
-                TaskInstance.state == "deferred",
-                TaskInstance.map_index == 0,
-                item.state == "removed",
-                item.map_index > 0,
-            )
-            .distinct()
-        )
-    )
 
 
 class StreamRecords:

@@ -13,7 +13,8 @@ from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import Announcement
 
 if TYPE_CHECKING:
-    from deferred_expand.airflow_internals.metadata import DagRun, Head, StreamRecords
+    from deferred_expand.airflow_internals.heads import Head
+    from deferred_expand.airflow_internals.metadata import DagRun, StreamRecords
     from deferred_expand.streams.commit_log import Commit
 
 

@@ -8,13 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from deferred_expand.airflow_internals.metadata import (
-    DBDagBag,
-    StreamRecords,
-    announced_heads,
-    create_session,
-    heads_with_removed_items,
-)
+from deferred_expand.airflow_internals.heads import announced_heads, heads_with_removed_items
+from deferred_expand.airflow_internals.metadata import DBDagBag, StreamRecords, create_session
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY, StreamRef
 from deferred_expand.plugin.commit import Committed, commit_announced, restore_removed
 from deferred_expand.plugin.passes import SchedulerPasses
@@ -24,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from deferred_expand.airflow_internals.metadata import Head
+    from deferred_expand.airflow_internals.heads import Head
     from deferred_expand.committing.board import CommitBoard
 
 log = logging.getLogger(__name__)

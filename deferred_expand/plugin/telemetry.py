@@ -11,7 +11,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from deferred_expand.airflow_internals.metadata import Stats
 
 if TYPE_CHECKING:
-    from deferred_expand.airflow_internals.metadata import Head
+    from deferred_expand.airflow_internals.heads import Head
     from deferred_expand.plugin.commit import Committed
 
 

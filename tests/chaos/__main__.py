@@ -19,12 +19,13 @@ from rich.table import Table
 
 from tests.chaos.deployment import TIME_OUTS, deployment
 from tests.chaos.faults import FAULTS
-from tests.chaos.run import ITEMS, ChaoticRun, Outcome
+from tests.chaos.run import ITEMS, ChaoticRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.chaos.faults import Fault
+    from tests.chaos.run import Outcome
 
 SEEDS = (1, 2, 3)
 RUNS_OF_A_SEED = 3
@@ -53,12 +54,13 @@ def main() -> int:
                 for number, faults in enumerate(plan(seed, committer)):
                     gates = Path(folder) / f"{seed}-{committer}-{number}"
                     gates.mkdir()
+                    run = ChaoticRun(running, committer, gates, seed * 10 + number)
                     try:
-                        outcome = ChaoticRun(running, committer, gates, seed * 10 + number).go(faults)
+                        run.go(faults)
                     except TimeoutError as error:
-                        outcome = Outcome(dict.fromkeys(map(str, faults)), complaints=[str(error)])
-                    broken += bool(outcome.complaints)
-                    row = _row(committer, seed, outcome)
+                        run.outcome.complaints.append(str(error))
+                    broken += bool(run.outcome.complaints)
+                    row = _row(committer, seed, run.outcome)
                     console.print(" | ".join(row))
                     table.add_row(*row)
         if broken:

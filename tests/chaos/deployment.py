@@ -137,5 +137,6 @@ def _signal(process: psutil.Process, how: Signals) -> None:
 @contextmanager
 def deployment(folder: Path) -> Iterator[Deployment]:
     """:param folder: for the database server."""
-    with postgres_cluster(folder, {**TIME_OUTS, "core.parallelism": "6"}) as cluster:
+    config = {**TIME_OUTS, "core.parallelism": "6", "core.max_map_length": "200"}
+    with postgres_cluster(folder, config) as cluster:
         yield Deployment(cluster)

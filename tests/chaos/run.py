@@ -47,12 +47,14 @@ class ChaoticRun:
 
     :param committer: ``"triggerer"`` or ``"callback"``.
     :param seed: of the moments.
+    :ivar outcome: so far.
     """
 
     def __init__(self, deployment: Deployment, committer: str, folder: Path, seed: int) -> None:
         self._deployment = deployment
         self._random = random.Random(seed)
         self._gates = Gates(folder)
+        self.outcome = Outcome({})
         self._given = 0
         self._in_callback = committer == "callback"
         self._hit: tuple[float, int] | None = None  # when, and how many items were given by then
@@ -64,7 +66,7 @@ class ChaoticRun:
 
     def go(self, faults: Sequence[Fault]) -> Outcome:
         """Give the items, some before and the others after each fault."""
-        outcome = Outcome({})
+        outcome = self.outcome
         pages = ITEMS // PAGE // len(faults)
         before: Fault | None = None
         for fault in faults:

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from deferred_expand.airflow_internals.metadata import Head
+from deferred_expand.airflow_internals.heads import Head
 from deferred_expand.committing.board import CommitBoard
 from deferred_expand.plugin.commit import Committed
 from deferred_expand.plugin.expander import Expander

@@ -1,0 +1,106 @@
+"""Which stream heads are deferred in a triggerer, as its own process finds them in the metadata database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
+from airflow.models.xcom import XComModel
+from sqlalchemy import and_, select
+from sqlalchemy.orm import aliased
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True)
+class Head:
+    """
+    A stream head that is deferred on a trigger of this triggerer.
+
+    :param map_index: 0; -1 where the unmapped task walks a stream that no task is expanded over.
+    :param announced_at: when its trigger last wrote its announcement.
+    """
+
+    id: Any
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    trigger_id: int
+    dag_version_id: Any
+    announced_at: datetime
+
+
+def announced_heads(session: Session, triggerer_id: int, key: str) -> list[Head]:
+    """
+    The heads whose triggers run here and have announced something, committed or not.
+
+    Begins at the triggers of this triggerer, so it costs next to nothing where there is none.
+
+    :param key: of the announcement, an XCom of the head.
+    """
+    found = session.execute(
+        select(
+            TaskInstance.id,
+            TaskInstance.dag_id,
+            TaskInstance.run_id,
+            TaskInstance.task_id,
+            TaskInstance.map_index,
+            TaskInstance.try_number,
+            TaskInstance.trigger_id,
+            TaskInstance.dag_version_id,
+            XComModel.timestamp,
+        )
+        .select_from(Trigger)
+        .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
+        .join(
+            XComModel,
+            and_(
+                XComModel.dag_id == TaskInstance.dag_id,
+                XComModel.task_id == TaskInstance.task_id,
+                XComModel.run_id == TaskInstance.run_id,
+                XComModel.map_index == TaskInstance.map_index,
+            ),
+        )
+        .where(
+            Trigger.triggerer_id == triggerer_id,
+            TaskInstance.state == "deferred",
+            TaskInstance.map_index.in_((0, -1)),
+            XComModel.key == key,
+        )
+    )
+    return [Head(*row) for row in found]  # type: ignore[arg-type]  # a join is never null
+
+
+def heads_with_removed_items(session: Session, triggerer_id: int) -> set[Any]:
+    """Ids of heads whose triggers run here, and some of whose items the scheduler took for surplus."""
+    item = aliased(TaskInstance)
+    return set(
+        session.scalars(
+            select(TaskInstance.id)
+            .select_from(Trigger)
+            .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
+            .join(
+                item,
+                and_(
+                    item.dag_id == TaskInstance.dag_id,
+                    item.task_id == TaskInstance.task_id,
+                    item.run_id == TaskInstance.run_id,
+                ),
+            )
+            .where(
+                Trigger.triggerer_id == triggerer_id,
+                TaskInstance.state == "deferred",
+                TaskInstance.map_index == 0,
+                item.state == "removed",
+                item.map_index > 0,
+            )
+            .distinct()
+        )
+    )
