@@ -35,6 +35,15 @@ with DAG("as_many", schedule=None, params={"count": Param("", type="string")}):
     )
     collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
 
+with DAG("followed", schedule=None, params={"count": Param("", type="string")}):
+    stream = DeferredExpandOperator(
+        task_id="stream", source=sources.as_many_as, source_kwargs={"file": "{{ params.count }}"}
+    )
+    EchoOperator(task_id="before", value=0) >> stream
+    EchoOperator.partial(task_id="echo").expand(value=stream.output)
+    tens = EchoOperator.partial(task_id="tens").expand(value=stream.output.map(sources.times_ten))
+    collect(tens.output)
+
 for retries in range(3):
     with DAG(f"retries_{retries}", schedule=None, params={"notes": Param("", type="string")}):
         stream = DeferredExpandOperator(

@@ -123,6 +123,38 @@ def test_clear_while_the_stream_is_open(cluster: Cluster, tmp_path: Path) -> Non
     assert run.states("echo") == ["success"] * 6
 
 
+@pytest.mark.long
+def test_what_follows_a_stream_follows_the_new_one_when_the_run_is_cleared(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    count.write_text("3")
+    run = give(cluster, "followed", {"count": str(count)})
+    assert run.wait() == "success"
+    assert run.result() == [0, 10, 20]
+    count.write_text("5")
+    run.clear("before", include_downstream=True)
+    assert run.wait() == "success"
+    assert run.result() == [0, 10, 20, 30, 40]
+    assert run.states("tens") == ["success"] * 6
+
+
+@pytest.mark.long
+def test_clear_the_unmapped_task_alone_while_the_stream_is_open(cluster: Cluster, tmp_path: Path) -> None:
+    run, gates = start(cluster, "gated_auto", tmp_path)
+    gates.open(2)
+    gates.open(2)
+    wait_for_successes(run, 4)
+    run.clear("stream")
+    wait_until("it is walked again", lambda: gates.asked.count(0) > 1, 60)
+    gates.open(2)
+    gates.end()
+    assert run.wait() == "success"
+    assert run.result() == list(range(6))
+    assert run.states("echo") == ["success"] * 7
+    assert tries(run)[1:] == [1] * 6, "no item ran again"
+
+
 @pytest.mark.parametrize(
     ("dag_id", "weight"), [("gated_triggerer", 2), pytest.param("gated_callback", 3, marks=pytest.mark.long)]
 )

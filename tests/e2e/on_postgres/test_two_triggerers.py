@@ -6,6 +6,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from deferred_expand.testing.local_airflow import wait_until
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from deferred_expand.testing.local_airflow import LocalAirflow
     from deferred_expand.testing.statsd import StatsdListener
+    from tests.e2e.cluster import Cluster
 
 
 def test_many_streams_share_two_triggerers(
@@ -119,6 +121,34 @@ def test_a_triggerer_dies_while_the_walk_is_held_back(cluster: LocalAirflow, tmp
         assert api.cursors("held_back") == list(range(6))
         early = [one.cursor for one in api.requests["held_back"] if one.at < opened_at]
         assert early == [0, 1], "the source is left alone until items are finished"
+
+
+@pytest.mark.long
+def test_an_expander_that_stands_still_in_its_transaction_lets_go(cluster: Cluster, tmp_path: Path) -> None:
+    run, gates = start(cluster, "gated_triggerer", tmp_path)
+    gates.open(2)
+    wait_for_successes(run, 2)
+    head = run.instances("echo")[0]["id"]
+    stands_still = cluster.home / "policy_stands_still"
+    stands_still.touch()
+    try:
+        gates.open(1)
+        wait_until("the head is locked", lambda: not can_lock(cluster, head), 30, every=0.05)
+        wait_until("it is let go", lambda: can_lock(cluster, head), 25)
+    finally:
+        stands_still.unlink()
+    gates.open(2)
+    gates.end()
+    assert run.wait() == "success"
+    assert run.result() == list(range(5))
+    assert run.states("echo") == ["success"] * 6
+
+
+def can_lock(cluster: Cluster, instance: str) -> bool:
+    try:
+        return bool(cluster.ask("select id from task_instance where id = %s for update nowait", instance))
+    except psycopg.errors.LockNotAvailable:
+        return False
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,12 @@ def replace_credential(hooks: Any) -> None:
 
 
 def task_instance_mutation_hook(task_instance: Any, dag_run: Any = None) -> None:
-    if "triggerer" in sys.argv and (Path(os.environ["AIRFLOW_HOME"]) / "policy_fails").exists():
-        raise LookupError("the policy fails in triggerers")
+    if "triggerer" in sys.argv:
+        home = Path(os.environ["AIRFLOW_HOME"])
+        if (home / "policy_fails").exists():
+            raise LookupError("the policy fails in triggerers")
+        while (home / "policy_stands_still").exists():
+            time.sleep(0.2)
     if task_instance.dag_id == "compared" and task_instance.map_index > 0:
         task_instance.pool = "slotless"  # what is made stays as it was made
         task_instance.pool_slots = 1 + task_instance.map_index
