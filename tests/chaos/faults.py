@@ -94,10 +94,12 @@ class Fault:
             processes = deployment.worker_of(
                 run_id, head=self.process == "worker of the head", resumed=in_callback
             )
-            if processes:
-                time.sleep(moments.uniform(0, latest))
-            if not processes or not all(map(_is_alive, processes)):
+            if not processes:
                 time.sleep(0.02)
+                continue
+            time.sleep(moments.uniform(0, latest))
+            if not all(map(_is_alive, processes)):
+                latest /= 2  # it was shorter than that
                 continue
             hit()
             if self.how == "kill":

@@ -95,10 +95,10 @@ class ChaoticRun:
                 fault.happen, self._deployment, self.run_id, self._random,
                 in_callback=self._in_callback, hit=self._note_hit,
             )  # fmt: skip
-            for _ in range(pages - before):
-                self._give(1)
-                if waits_for_callbacks:  # a page, a callback
-                    wait_until("its items start", lambda: self._hit or self._all_started(), PATIENCE)
+            while waits_for_callbacks and not self._hit and not happening.done():
+                self._give(1)  # a page, a callback
+                wait_until("its items start", lambda: self._hit or self._all_started(), PATIENCE)
+            self._give(max(0, pages - before))
             wait_until(f"{fault} happens", lambda: self._hit or happening.done(), PATIENCE)
             hit = self._hit
             if hit is not None and self._given == hit[1]:
