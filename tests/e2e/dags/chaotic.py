@@ -18,6 +18,8 @@ for committer in ("triggerer", "callback"):
             source_kwargs={"gates": "{{ params.gates }}"},
             batch_interval=0.5,
             materialize=committer,
+            retries=10,
+            retry_delay=timedelta(seconds=1),
         )
         WriteDownOperator.partial(
             task_id="item", book="{{ params.book }}", retries=10, retry_delay=timedelta(seconds=1)
