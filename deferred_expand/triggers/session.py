@@ -133,6 +133,7 @@ class StreamSession:
                 return await self._end_of_head(committed)
             try:
                 async with self._hold_walk(committed.checkpoint, try_number) as walk:
+                    self._walk = walk
                     handover = self._handover()
                     ended = await handover.run(walk) if handover else None
                     if ended is None:
@@ -201,10 +202,14 @@ class StreamSession:
         )
 
     async def _is_wanted(self) -> bool:
+        """Someone waits for the stream, and it has not gone on without this walk."""
         ref = self._expansion.ref
         waits = ref.walker if self._expansion.for_head else (ref.task_id, -1)
         state = await call_in_thread(task_instance_state, ref.dag_id, ref.run_id, *waits)
-        return state in _WANTED_STATES
+        if state not in _WANTED_STATES or self._walk is None:
+            return False
+        committed = await self._read_log()
+        return committed is not None and self._walk.goes_on_from(committed.checkpoint)
 
     def _open_walk(self, checkpoint: Checkpoint, walk_ahead: float, walk_ahead_bytes: float) -> Walk:
         _watchdog.watch()
