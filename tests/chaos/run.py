@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tests.chaos.deployment import Deployment
     from tests.chaos.faults import Fault
 
-#: At least.
 ITEMS = 60
 PAGE = 3
 #: Seconds until an item given after a fault must have started.
@@ -43,14 +42,18 @@ class Outcome:
 
 class ChaoticRun:
     """
-    A stream of at least :data:`ITEMS` items.
+    A stream with several faults.
 
     :param committer: ``"triggerer"`` or ``"callback"``.
     :param seed: of the moments.
+    :param items: at least.
     :ivar outcome: so far.
     """
 
-    def __init__(self, deployment: Deployment, committer: str, folder: Path, seed: int) -> None:
+    def __init__(
+        self, deployment: Deployment, committer: str, folder: Path, seed: int, items: int = ITEMS
+    ) -> None:
+        self._items = items
         self._deployment = deployment
         self._random = random.Random(seed)
         self._gates = Gates(folder)
@@ -67,13 +70,13 @@ class ChaoticRun:
     def go(self, faults: Sequence[Fault]) -> Outcome:
         """Give the items, some before and the others after each fault."""
         outcome = self.outcome
-        pages = ITEMS // PAGE // len(faults)
+        pages = self._items // PAGE // len(faults)
         before: Fault | None = None
         for fault in faults:
             outcome.faults[str(fault)] = self._suffer(fault, pages)
             self._note_runs_again(outcome, fault, before)
             before = fault
-        while self._given < ITEMS:
+        while self._given < self._items:
             self._give(1)
         self._gates.end()
         outcome.state = wait_until("the run has ended", self._ended, timeout=300)

@@ -28,5 +28,5 @@ def deployment(cluster: Cluster) -> Deployment:
 
 @pytest.mark.parametrize("committer", SELECTION)
 def test_nothing_is_lost_or_repeated(deployment: Deployment, tmp_path: Path, committer: str) -> None:
-    outcome = ChaoticRun(deployment, committer, tmp_path, seed=7).go(SELECTION[committer])
+    outcome = ChaoticRun(deployment, committer, tmp_path, seed=7, items=24).go(SELECTION[committer])
     assert not outcome.complaints
