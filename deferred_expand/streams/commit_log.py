@@ -44,7 +44,7 @@ class CommitLog:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.stream, self.batches, self.items, self.position)
+        return Checkpoint(self.stream, self.batches, self.items, self.position, self.writer)
 
     @property
     def tail_span(self) -> int:

@@ -64,12 +64,14 @@ class Checkpoint:
         task starts over.
     :param batches: how many are committed.
     :param items: how many are committed.
+    :param writer: the walk that staged the last batch.
     """
 
     stream: str
     batches: int = 0
     items: int = 0
     position: Position = START
+    writer: str | None = None
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class Walk:
         if self._broken or checkpoint.stream != self.stream:
             return False
         done = checkpoint.batches - self._committed.batches
-        if not 0 <= done <= len(self._staged):
+        if not 0 <= done <= len(self._staged) or (done and checkpoint.writer != self.writer):
             return False
         if sum(self._staged[n].count for n in range(done)) + self._committed.items != checkpoint.items:
             return False

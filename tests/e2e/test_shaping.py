@@ -83,7 +83,12 @@ def test_a_loop_ends_when_the_answer_is_good_enough(runs: Runs) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    ["run failed", pytest.param("run succeeded", marks=pytest.mark.long), "head failed", "head succeeded"],
+    [
+        "run failed",
+        pytest.param("run succeeded", marks=pytest.mark.long),
+        pytest.param("head failed", marks=pytest.mark.long),
+        "head succeeded",
+    ],
 )
 def test_nobody_wants_it_any_more(airflow: LocalAirflow, tmp_path: Path, how: str) -> None:
     airflow.wait_for_dag("endless")

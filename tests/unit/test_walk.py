@@ -33,6 +33,7 @@ def after(checkpoint: Checkpoint, event: BatchEvent) -> Checkpoint:
         checkpoint.batches + len(event.counts),
         checkpoint.items + sum(event.counts),
         event.position,
+        event.writer,
     )
 
 
@@ -216,7 +217,8 @@ async def test_only_a_checkpoint_that_fits_is_gone_on_from() -> None:
     assert not walk.goes_on_from(Checkpoint("another stream"))
     assert not walk.goes_on_from(Checkpoint("s", batches=1, items=4)), "other batches than its own"
     assert not walk.goes_on_from(Checkpoint("s", batches=9, items=99))
-    assert walk.goes_on_from(Checkpoint("s", batches=1, items=5))
+    assert not walk.goes_on_from(Checkpoint("s", batches=1, items=5, writer="another")), "nor another's"
+    assert walk.goes_on_from(Checkpoint("s", batches=1, items=5, writer=walk.writer))
     assert not walk.goes_on_from(START), "what was before is forgotten"
     await walk.close()
 

@@ -83,6 +83,7 @@ def test_a_stopped_triggerer_is_taken_over_and_commits_nothing_when_it_goes_on(
     assert gates.asked[:2] == [0, 1], "what was committed is not asked for again"
 
 
+@pytest.mark.long
 def test_a_chain_goes_on_at_the_page_it_had_reached(cluster: LocalAirflow) -> None:
     with PagedApi() as api:
         host, port = api.host.split(":")
@@ -101,6 +102,7 @@ def test_a_chain_goes_on_at_the_page_it_had_reached(cluster: LocalAirflow) -> No
         assert len(asked) <= 9, "only the page in flight is asked for again"
 
 
+@pytest.mark.long
 def test_a_triggerer_dies_while_the_walk_is_held_back(cluster: LocalAirflow, tmp_path: Path) -> None:
     with PagedApi() as api:
         cluster.wait_for_dag("held_back")
