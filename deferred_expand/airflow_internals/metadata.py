@@ -36,7 +36,9 @@ __all__ = [
 ]
 
 
-LONGEST_STANDSTILL = 10  # seconds
+LONGEST_STANDSTILL = 10  # seconds between two statements of a transaction
+FLUSH_EVERY = 100  # instances
+LONGEST_LABEL = 250  # characters, of the column
 
 
 class StreamRecords:
@@ -139,7 +141,7 @@ class StreamRecords:
         self._session.execute(
             update(TaskInstance)
             .where(TaskInstance.id == self._head.id)
-            .values(_rendered_map_index=label)
+            .values(_rendered_map_index=label[:LONGEST_LABEL])
             .execution_options(synchronize_session=False)
         )
 
@@ -171,7 +173,10 @@ class StreamRecords:
         if dag is None:
             raise LookupError(f"the serialized DAG {run.dag_id!r} of run {run.run_id!r} is not to be found")
         task = dag.get_task(self._head.task_id)
-        self._session.add_all(self._new_instances(task, run, missing))
+        for number, instance in enumerate(self._new_instances(task, run, missing), 1):
+            self._session.add(instance)
+            if number % FLUSH_EVERY == 0:  # the policies of many instances may take their time
+                self._session.flush()
         return len(missing)
 
     def _new_instances(self, task: Any, run: DagRun, indexes: Iterable[int]) -> Iterable[TaskInstance]:

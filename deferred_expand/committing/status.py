@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from deferred_expand.streams.commit_log import CommitLog
 
 
+# States of the unmapped task, all of which it reaches by starting. Upstream tasks can skip it, too.
+_HAS_OPENED = frozenset({"deferred", "success", "failed"})
+
+
 @dataclass(frozen=True)
 class StreamStatus:
     """
@@ -33,7 +37,7 @@ class StreamStatus:
         """
         ref = store.ref
         opener = task_instance_state(ref.dag_id, ref.run_id, ref.task_id, -1)
-        if opener != "deferred" and opener not in ENDED_STATES:
+        if opener not in _HAS_OPENED:
             return cls(None, opener)
         walker = task_instance_state(ref.dag_id, ref.run_id, *ref.walker)
         if walker is None:  # a mapped task that was never expanded has one instance, with index -1

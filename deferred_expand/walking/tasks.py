@@ -12,16 +12,6 @@ log = logging.getLogger(__name__)
 PATIENCE = 5.0  # seconds
 
 
-def is_cancelled() -> bool:
-    """
-    Whether the current task shall end; otherwise a ``CancelledError`` is the doing of what it awaits.
-
-    Python 3.10 cannot tell.
-    """
-    task = asyncio.current_task()
-    return task is None or not hasattr(task, "cancelling") or task.cancelling() > 0
-
-
 async def end(task: asyncio.Task[Any]) -> None:
     """
     Cancel a task and wait for its end, whatever that raises.

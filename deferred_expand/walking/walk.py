@@ -23,7 +23,7 @@ from deferred_expand.streams.cursors import CursorWatch
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
 from deferred_expand.streams.page import JSON, Page, Position, check_cursor
 from deferred_expand.walking.retry import Reopenings
-from deferred_expand.walking.tasks import end, is_cancelled
+from deferred_expand.walking.tasks import end
 
 if TYPE_CHECKING:
     from deferred_expand.walking.pace import Pace
@@ -180,8 +180,8 @@ class Walk:
             except DeferredExpandError:
                 raise  # opening it again would change nothing
             except (Exception, SystemExit, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and is_cancelled():
-                    raise
+                if isinstance(error, asyncio.CancelledError) and self._closed:
+                    raise  # otherwise it comes from what the source awaits
                 delay = reopenings.delay(error, self._buffer.end)
                 if delay is None:
                     raise SourceFailed(f"the source raised {error!r}") from error

@@ -144,6 +144,16 @@ async def test_the_log_of_an_earlier_run_is_not_believed(parent: Parent, state: 
     assert status.is_over
 
 
+@pytest.mark.parametrize("state", ["upstream_failed", "skipped"])
+async def test_nor_is_it_when_the_stream_is_not_opened_again(
+    parent: Parent, thread: Threads, state: str
+) -> None:
+    parent.commit(1, 2, ended=True)
+    parent.states[HEAD] = parent.states[OPENER] = state
+    with pytest.raises((SourceGaveUp, SourceSkipped)):
+        await followed(parent, thread)
+
+
 async def test_a_stream_that_its_own_task_walks_is_read_while_that_is_deferred(
     airflow: MemoryAirflow, thread: Threads
 ) -> None:
