@@ -55,6 +55,17 @@ class Run:
     def result(self, task_id: str = "collect") -> Any:
         return self.airflow.xcom(self.dag_id, self.run_id, task_id)
 
+    def walked_once(self, asked: list[int]) -> list[int]:
+        """
+        Pages as they were asked for, in order.
+
+        Where workers commit and there are two triggerers, each trigger may start on the other one and
+        ask again for what is not committed yet: then without those.
+        """
+        two = "triggerer 2" in self.airflow.components
+        by_workers = self.airflow.env.get("AIRFLOW__DEFERRED_EXPAND__EXPANDER") == "False"
+        return sorted(set(asked)) if two and by_workers else asked
+
     def log(self, task_id: str, map_index: int = -1, try_number: int = 1) -> str:
         return self.airflow.task_log(self.dag_id, self.run_id, task_id, map_index, try_number)
 
