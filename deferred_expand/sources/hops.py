@@ -23,6 +23,7 @@ from deferred_expand.sources.chain import Hop, Step
 from deferred_expand.sources.function import walk_function
 from deferred_expand.streams.page import JSON, Page
 from deferred_expand.walking.retry import is_transient
+from deferred_expand.walking.threads import WantsToExit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -157,6 +158,8 @@ async def _first(trigger: BaseTrigger) -> TriggerEvent:
     try:
         async for event in events:
             return event
+    except SystemExit as error:  # this is a task of the event loop
+        raise WantsToExit(f"it called sys.exit({error.code!r})") from error
     finally:
         if hasattr(events, "aclose"):
             await events.aclose()

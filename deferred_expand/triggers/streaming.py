@@ -110,16 +110,20 @@ class StreamingExpansionTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """:return: the class path, and the arguments, those of the source encrypted."""
-        names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
         path = f"{type(self).__module__}.{type(self).__qualname__}"
-        arguments = {name: getattr(self, name) for name in names}
+        arguments = self._arguments()
         if isinstance(arguments.get("source_kwargs"), dict):
             arguments["source_kwargs"] = seal(arguments["source_kwargs"])
         return path, arguments
 
+    def _arguments(self) -> dict[str, Any]:
+        names = inspect.signature(type(self).__init__).parameters
+        return {name: getattr(self, name) for name in names if name != "self"}
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """What Airflow's triggerer calls."""
         expansion = Expansion.from_json(self.expansion or {})
+        await call_in_thread(mask, self._arguments())
         resumable = True
         if self.source is not None:
             # In a thread: it may take a while, and run any code.

@@ -26,7 +26,7 @@ from deferred_expand import DeferredExpandOperator
 from deferred_expand.airflow_internals.sdk import count_task_instances
 from deferred_expand.committing.codec import encode_item
 from deferred_expand.committing.store import StreamRef, StreamStore
-from deferred_expand.exceptions import ItemsRemoved
+from deferred_expand.exceptions import ItemsRemoved, SourceError
 from deferred_expand.operators.head import StreamHeadOperator
 from deferred_expand.plugin.commit import commit_announced, restore_removed
 from deferred_expand.plugin.passes import SchedulerPasses
@@ -93,10 +93,14 @@ class Stream(RuleBasedStateMachine):
         size=st.integers(0, 4),
         takes_cursor=st.booleans(),
         batch_size=st.integers(1, 6),
+        ends_at_worker=st.booleans(),
     )
-    def open(self, pages: int, size: int, takes_cursor: bool, batch_size: int) -> None:
+    def open(
+        self, pages: int, size: int, takes_cursor: bool, batch_size: int, ends_at_worker: bool
+    ) -> None:
         self.source = PagedNumbers(pages=pages, size=size, takes_cursor=takes_cursor)
         self.batch_size = batch_size
+        self.ends_at_worker = ends_at_worker
         self.store = StreamStore(REF)
         self.store.write_log(CommitLog("s"), mapped_length=1)
         self.airflow.tables.instances = {(USERS, -1): "success", HEAD: "deferred"}
@@ -182,7 +186,7 @@ class Stream(RuleBasedStateMachine):
             self.head_state = "skipped"
         except ItemsRemoved:
             self.clear_the_mapped_task()
-        except (Exception, ProcessDied):
+        except (SourceError, ProcessDied):  # as the source, or this model, made it fail
             self.head_state = "up_for_retry"
         else:
             self.head_state = "success"
@@ -330,7 +334,7 @@ class Stream(RuleBasedStateMachine):
             self.scheduler = self.scheduler or SchedulerPass(self.airflow, USERS, INSERT)
             if self.head_state == "deferred":
                 self.loop.run_until_complete(self.walk.batches())
-                if self.walk.failed:
+                if self.walk.failed or self.ends_at_worker:
                     self.let_worker(event=self.walk._event())
                 else:
                     self.expander_commits(True)

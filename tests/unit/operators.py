@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TellTrigger(BaseTrigger):
-    """Sends one event; or raises, sends none, takes forever, ends the task."""
+    """Sends one event; or raises, wants to exit, sends none, takes forever, ends the task."""
 
     asked = 0
 
@@ -35,6 +35,8 @@ class TellTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         if self.how == "raises":
             raise LookupError("the trigger broke")
+        if self.how == "exits":
+            raise SystemExit(3)
         if self.how == "second time":
             TellTrigger.asked += 1
             if TellTrigger.asked == 1:

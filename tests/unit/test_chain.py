@@ -118,9 +118,10 @@ async def test_nothing_is_asked_again_after_the_last_page() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_trigger_that_fails_fails_the_operator_as_natively() -> None:
+@pytest.mark.parametrize("how", ["raises", "exits"])
+async def test_a_trigger_that_fails_fails_the_operator_as_natively(how: str) -> None:
     with pytest.raises(TaskDeferralError, match="Trigger failure"):
-        await walk(operators.PagingOperator, pages=2, how="raises")
+        await walk(operators.PagingOperator, pages=2, how=how)
 
 
 @pytest.mark.asyncio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from deferred_expand.airflow_internals.sdk import redact
 from deferred_expand.committing.store import StreamRef
 from deferred_expand.sources.arguments import unseal
 from deferred_expand.streams.commit_log import CommitLog
@@ -83,6 +85,23 @@ def test_a_sources_arguments_are_encrypted_and_older_ones_can_be_read() -> None:
     assert "sesame" not in sealed
     assert unseal(sealed) == arguments
     assert unseal(arguments) == arguments, "as they were written before they were encrypted"
+
+
+class TokenTrigger(StreamingExpansionTrigger):
+    """A provider's."""
+
+    def __init__(self, *, token: str, expansion: dict[str, Any] | None = None) -> None:
+        super().__init__(expansion=expansion)
+        self.token = token
+
+
+@pytest.mark.asyncio
+async def test_the_secret_arguments_of_a_providers_trigger_are_masked() -> None:
+    trigger = TokenTrigger(token="of a provider's", expansion=FORMS["expansion"].to_json())
+    with suppress(Exception):  # there is no Airflow to walk it in
+        async for _ in trigger.run():
+            break
+    assert redact("a log of a provider's") == "a log ***"
 
 
 def test_a_failure_can_be_kept_by_postgres_whatever_is_in_its_text() -> None:
