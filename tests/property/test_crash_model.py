@@ -95,9 +95,7 @@ class Stream(RuleBasedStateMachine):
         batch_size=st.integers(1, 6),
         ends_at_worker=st.booleans(),
     )
-    def open(
-        self, pages: int, size: int, takes_cursor: bool, batch_size: int, ends_at_worker: bool
-    ) -> None:
+    def open(self, pages: int, size: int, takes_cursor: bool, batch_size: int, ends_at_worker: bool) -> None:
         self.source = PagedNumbers(pages=pages, size=size, takes_cursor=takes_cursor)
         self.batch_size = batch_size
         self.ends_at_worker = ends_at_worker
