@@ -10,82 +10,29 @@ beginning of what the source gives; in the end it is all of it, and each item wa
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
-from typing import TYPE_CHECKING, Any
 
-import pytest
-from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException, TaskDeferred
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from deferred_expand import DeferredExpandOperator
 from deferred_expand.airflow_internals.sdk import count_task_instances
-from deferred_expand.committing.codec import encode_item
-from deferred_expand.committing.store import StreamRef, StreamStore
-from deferred_expand.exceptions import ItemsRemoved, SourceError
-from deferred_expand.operators.head import StreamHeadOperator
-from deferred_expand.plugin.commit import commit_announced, restore_removed
 from deferred_expand.plugin.passes import SchedulerPasses
-from deferred_expand.streams import commit_log
-from deferred_expand.streams.commit_log import CommitLog, batch_name
-from deferred_expand.streams.events import Announcement, BatchEvent
-from deferred_expand.walking.staging import Encoded
-from tests.e2e import sources
-from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow, MemoryRecords, ProcessDied, SchedulerPass
-from tests.unit.helpers import PagedNumbers, make_walk
+from deferred_expand.streams.events import Announcement
+from tests.memory_airflow import DAG_ID, RUN_ID, SchedulerPass
+from tests.property.stream_processes import INSERT, USERS, StreamProcesses
+from tests.unit.helpers import PagedNumbers
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from deferred_expand.walking.walk import Walk
-
-SPAN = 7  # items of an index page, so that a short stream has several
-USERS, INSERT = "users", "insert"
-REF = StreamRef(DAG_ID, RUN_ID, USERS, INSERT)
-HEAD = (INSERT, 0)
 awaits = st.integers(0, 60)
 calls = st.none() | st.integers(0, 8)
 
 
-class Stager:
-    """Writes batches as XComs; the walk goes on meanwhile."""
-
-    async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
-        await asyncio.sleep(0)
-        return Encoded([[encode_item(item, number) for number, item in enumerate(items, first_number)]])
-
-    async def write(self, number: int, writer: str, batch: list[str]) -> None:
-        await asyncio.sleep(0)
-        StreamStore(REF).write_batch(batch_name(number, writer), batch)
-        await asyncio.sleep(0)
-
-
-class Stream(RuleBasedStateMachine):
+class Stream(StreamProcesses, RuleBasedStateMachine):
     """One stream, from its opening to its end."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.patches = pytest.MonkeyPatch()
-        self.patches.setattr(commit_log, "INDEX_SPAN", SPAN)
-        self.loop = asyncio.new_event_loop()
-        self.airflow = MemoryAirflow()
-        self.airflow.install(self.patches)
-        with DAG(DAG_ID, schedule=None):
-            users = DeferredExpandOperator(
-                task_id=USERS, source=sources.numbers, source_kwargs={"count": 1}, materialize="auto"
-            )
-            self.patches.setattr(type(users), "mapped_task_id", INSERT)
-            self.head = StreamHeadOperator(task_id="head", stream=users)
-        self.triggerer = 0  # that the head's trigger is assigned to
-        self.passes = {0: SchedulerPasses()}
-        self.try_number = 1
-        self.old: list[Walk] = []  # of triggerers that were taken over and do not know it
-        self.events: list[BatchEvent] = []  # that were sent once
-        self.scheduler: SchedulerPass | None = None
+        RuleBasedStateMachine.__init__(self)
+        StreamProcesses.__init__(self)
         self.carried: dict[int, set[int]] = {}  # by instance
 
     @initialize(
@@ -95,121 +42,9 @@ class Stream(RuleBasedStateMachine):
         batch_size=st.integers(1, 6),
         ends_at_worker=st.booleans(),
     )
-    def open(self, pages: int, size: int, takes_cursor: bool, batch_size: int, ends_at_worker: bool) -> None:
-        self.source = PagedNumbers(pages=pages, size=size, takes_cursor=takes_cursor)
-        self.batch_size = batch_size
+    def begin(self, pages: int, size: int, takes_cursor: bool, batch_size: int, ends_at_worker: bool) -> None:
         self.ends_at_worker = ends_at_worker
-        self.store = StreamStore(REF)
-        self.store.write_log(CommitLog("s"), mapped_length=1)
-        self.airflow.tables.instances = {(USERS, -1): "success", HEAD: "deferred"}
-        self.walk = self.start_walk()
-
-    # -- what processes do ------------------------------------------------------------------------
-
-    @property
-    def log(self) -> CommitLog:
-        log = self.store.read_log()
-        assert log is not None
-        return log
-
-    @property
-    def head_state(self) -> str | None:
-        return self.airflow.tables.instances[HEAD]
-
-    @head_state.setter
-    def head_state(self, state: str | None) -> None:
-        self.airflow.tables.instances[HEAD] = state
-
-    def start_walk(self) -> Walk:
-        """Where the assigned trigger starts: from the last checkpoint."""
-        walk = make_walk(
-            self.source,
-            Stager(),  # type: ignore[arg-type]
-            self.log.checkpoint,
-            batch_size=self.batch_size,
-            batch_interval=1e-6,
-            walk_ahead=3 * self.batch_size,
-        )
-        self.walk_try = self.try_number
-        self.loop.call_soon(walk.start)
-        self.run(1)
-        return walk
-
-    def run(self, count: int) -> None:
-        """To some ``await`` of some task."""
-        for _ in range(count):
-            self.loop.run_until_complete(asyncio.sleep(0))
-
-    def join(self) -> None:
-        """The next trigger goes on with the walk, or opens a new one (walking/registry.py)."""
-        failed_before = self.walk.failed and self.walk_try != self.try_number
-        if failed_before or not self.walk.goes_on_from(self.log.checkpoint):
-            self.loop.run_until_complete(self.walk.close())
-            self.walk = self.start_walk()
-
-    def announce(self) -> None:
-        event = self.walk._event()
-        if event.failure is None or event.counts:
-            event = BatchEvent(**{**vars(event), "failure": None})
-            self.store.announce(Announcement(str(self.triggerer), USERS, time.time(), event))
-
-    def let_expander_commit(self) -> None:
-        """One transaction, for whom the trigger is assigned to."""
-        records: Any = MemoryRecords(self.airflow, INSERT)
-        passes = self.passes[self.triggerer]
-        head: Any = type("Head", (), {"task_id": INSERT, "map_index": 0, "try_number": self.try_number})
-        run: Any = type("Run", (), {"context_carrier": None})
-        restore_removed(records, head)
-        may_end = passes.is_over(HEAD, self.airflow.tables.last_scheduling_decision)
-        committed = commit_announced(records, run, head, str(self.triggerer), may_end=may_end)
-        records.commit()
-        if committed is not None and committed.grew:
-            passes.note_growth(HEAD)
-
-    def let_worker(self, *, event: BatchEvent | None, dies_after: int | None = None) -> None:
-        """Resume the head with an event, or start it, on a worker that may die before it is done."""
-        self.head_state = "running"
-        context = self.airflow.context(map_index=0, try_number=self.try_number)
-        self.airflow.dies_after = dies_after
-        try:
-            if event is None:
-                self.head.execute(context)
-            else:
-                self.head.commit(context, json.loads(json.dumps(event.to_json())))
-        except TaskDeferred:
-            self.head_state = "deferred"
-        except AirflowRescheduleException:
-            self.head_state = "up_for_reschedule"
-        except AirflowSkipException:
-            self.head_state = "skipped"
-        except ItemsRemoved:
-            self.clear_the_mapped_task()
-        except (SourceError, ProcessDied):  # as the source, or this model, made it fail
-            self.head_state = "up_for_retry"
-        else:
-            self.head_state = "success"
-        finally:
-            self.airflow.dies_after, self.airflow.repeats = None, False
-        self.start_head_again()
-
-    def clear_the_mapped_task(self) -> None:
-        """The remedy that the message names."""
-        for place in self.airflow.tables.instances:
-            if place[0] == INSERT:
-                self.airflow.tables.instances[place] = None
-        self.head_state = "up_for_retry"
-
-    def start_head_again(self) -> None:
-        """As the scheduler does; a new try where one has failed."""
-        if self.head_state == "up_for_retry":
-            self.try_number += 1
-        if self.head_state in ("up_for_retry", "up_for_reschedule"):
-            if self.scheduler is not None:  # passes over one run follow one another
-                self.the_scheduler_commits()
-            SchedulerPass(self.airflow, USERS, INSERT).commit()
-            self.let_worker(event=None)
-        elif self.head_state == "deferred":
-            self.join()
+        self.open(PagedNumbers(pages=pages, size=size, takes_cursor=takes_cursor), batch_size)
 
     # -- what happens -----------------------------------------------------------------------------
 
@@ -293,9 +128,7 @@ class Stream(RuleBasedStateMachine):
     @precondition(lambda self: self.scheduler is not None)
     @rule()
     def the_scheduler_commits(self) -> None:
-        assert self.scheduler is not None
-        self.scheduler.commit()
-        self.scheduler = None
+        self.let_scheduler_commit()
 
     @rule()
     def items_run(self) -> None:
@@ -340,8 +173,7 @@ class Stream(RuleBasedStateMachine):
                 self.scheduler.read_indexes()
             if self.head_state == "deferred":
                 self.trigger_ends_the_head()
-            if self.scheduler is not None:
-                self.the_scheduler_commits()
+            self.let_scheduler_commit()
             self.items_run()
             if self.head_state in ("success", "skipped"):
                 break
