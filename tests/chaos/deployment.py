@@ -107,6 +107,24 @@ class Deployment:
         process = psutil.Process(self.cluster.processes[component].pid)
         return [process, *process.children(recursive=True)]
 
+    def restart_scheduler_if_given_up(self) -> None:
+        """
+        As who runs it would.
+
+        A scheduler that stood still may take itself for dead when it goes on. It then keeps resetting
+        what it has queued (airflow/jobs/scheduler_job_runner.py, ``adopt_or_reset_orphaned_tasks``), and
+        all that follows would run again for no fault of ours.
+        """
+        went_on_at = time.time()
+        query = """
+            select state from job where job_type = 'SchedulerJob' and id = (select max(id) from job
+            where job_type = 'SchedulerJob') and extract(epoch from latest_heartbeat) > %s
+        """
+        rows = wait_until("the scheduler's heart beats", lambda: self.cluster.ask(query, went_on_at), 60)
+        if rows[0][0] != "running":
+            self.cluster.kill("scheduler")
+            self.cluster.start_component("scheduler")
+
     def cut_database(self) -> None:
         """End all connections to Airflow's database from the server's side."""
         self.cluster.ask(

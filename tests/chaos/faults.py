@@ -32,7 +32,9 @@ START_MOMENTS, WORKER_MOMENTS = 0.1, 1.5
 PATIENCE = 60.0
 #: After these a native instance may run again, too: LocalExecutor's workers end with their
 #: scheduler, and a worker that cannot reach the API ends its task.
-ITEMS_MAY_RUN_AGAIN = frozenset({"worker of an item", "scheduler", "api-server"})
+ITEMS_MAY_RUN_AGAIN = frozenset(
+    {"kill worker of an item", "kill scheduler", "stop scheduler", "kill api-server", "stop api-server"}
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Fault:
                 deployment.cluster.start_component(name)
             else:
                 stop_for(STOPPED[self.process], deployment.family(name))
+            if str(self) == "stop scheduler":
+                deployment.restart_scheduler_if_given_up()
 
     def _to_worker(
         self,

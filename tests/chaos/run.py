@@ -134,10 +134,10 @@ class ChaoticRun:
         """What ran again since this was asked last; a heartbeat time-out may outlast a fault."""
         counts = Counter(row.number for row in self._deployment.written(self.run_id))
         more = sum(counts.values()) - len(counts) - sum(outcome.ran_again.values())
-        blamed = before if before and fault.process not in ITEMS_MAY_RUN_AGAIN else fault
+        blamed = before if before and str(fault) not in ITEMS_MAY_RUN_AGAIN else fault
         if more:
             outcome.ran_again[str(blamed)] = outcome.ran_again.get(str(blamed), 0) + more
-            if blamed.process not in ITEMS_MAY_RUN_AGAIN:
+            if str(blamed) not in ITEMS_MAY_RUN_AGAIN:
                 outcome.complaints.append(f"{more} item(s) ran again after {blamed}")
 
     def _judge(self, outcome: Outcome) -> None:
