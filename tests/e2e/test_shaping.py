@@ -87,14 +87,15 @@ def test_a_loop_ends_when_the_answer_is_good_enough(runs: Runs) -> None:
         "run failed",
         pytest.param("run succeeded", marks=pytest.mark.long),
         pytest.param("head failed", marks=pytest.mark.long),
-        "head succeeded",
+        pytest.param("head succeeded", marks=pytest.mark.long),
     ],
 )
 def test_nobody_wants_it_any_more(airflow: LocalAirflow, tmp_path: Path, how: str) -> None:
     airflow.wait_for_dag("endless")
     notes = tmp_path / "source"
     run = Run(airflow, "endless", airflow.trigger("endless", {"notes": str(notes)}))
-    wait_until("the first item ran", lambda: run.states("echo")[1:] == ["success"], 90)
+    # A mark that meets a worker's own report of the head's state may be overwritten, as natively.
+    wait_until("the first item ran", lambda: run.states("echo") == ["deferred", "success"], 90)
     path = f"/dags/endless/dagRuns/{run.run_id}"
     state = "failed" if how.endswith("failed") else "success"
     if how.startswith("run"):
