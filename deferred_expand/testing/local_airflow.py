@@ -332,7 +332,12 @@ class LocalAirflow:
 
 
 def _as_env(settings: Mapping[str, str]) -> dict[str, str]:
-    return {"AIRFLOW__" + name.upper().replace(".", "__"): value for name, value in settings.items()}
+    """A section may have a dot of its own, as ``common.io``."""
+    split = {name: name.upper().rpartition(".") for name in settings}
+    return {
+        f"AIRFLOW__{section.replace('.', '_')}__{option}": settings[name]
+        for name, (section, _, option) in split.items()
+    }
 
 
 def _airflow() -> list[str]:

