@@ -50,7 +50,7 @@ def test_many_streams_share_two_triggerers(
         assert run.result() == list(range(6))
         assert run.states("echo") == ["success"] * 7
         assert launches(cluster, run) == 1
-        # A triggerer that misses a heartbeat on a busy machine is taken over from: asked again, not committed.
+        # A triggerer that misses a heartbeat on a busy machine is taken over from: asked again, no more.
         assert sorted(set(gates.asked)) == [0, 1, 2]
     wait_until("it is counted", lambda: statsd.counts[items] - items_before == 36, 10)
     assert 6 <= statsd.counts[batches] - batches_before <= 18
