@@ -311,8 +311,11 @@ class LocalAirflow:
             f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}",
             params={"deserialize": "false", "map_index": map_index},
         )
-        value = entry["value"]
-        return json.loads(value) if isinstance(value, str) else value
+        return self.xcom_value(entry["value"])
+
+    def xcom_value(self, kept: Any) -> Any:
+        """What the API shows of an XCom, read."""
+        return json.loads(kept) if isinstance(kept, str) else kept
 
     def task_log(
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int = 1

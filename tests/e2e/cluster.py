@@ -41,11 +41,11 @@ class Cluster(LocalAirflow):
         with psycopg.connect(self.server.get_uri("airflow")) as connection:
             return connection.execute(query, values).fetchall()
 
-    def xcom(self, *where: Any, **more: Any) -> Any:
-        value = super().xcom(*where, **more)
-        if self.xcoms is None or not str(value).startswith(f"file://{self.xcoms}"):
-            return value
-        return json.loads(Path(value.removeprefix("file://")).read_text())
+    def xcom_value(self, kept: Any) -> Any:
+        address = kept.strip('"') if isinstance(kept, str) else ""
+        if self.xcoms is None or not address.startswith(f"file://{self.xcoms}/"):
+            return super().xcom_value(kept)
+        return json.loads(Path(address.removeprefix("file://")).read_text())
 
 
 @contextmanager
