@@ -72,7 +72,7 @@ def test_clear_the_unmapped_task_alone_then_an_item(as_many: Run, count: Path) -
     assert as_many.airflow.xcom("as_many", as_many.run_id, "echo", 2)["value"] == 1
 
 
-@pytest.mark.parametrize("items", [6, 2, 0, pytest.param(5, marks=pytest.mark.long)])
+@pytest.mark.parametrize("items", [6, 2, 0, 5])
 def test_clear_with_downstream_when_the_new_stream_has_another_length(
     as_many: Run, count: Path, items: int
 ) -> None:
