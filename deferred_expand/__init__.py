@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from deferred_expand.exceptions import DeferredExpandError, DefinitionError
 from deferred_expand.sources.adapters import SourceAdapter, register_source_adapter
 from deferred_expand.streams.page import Page
-from deferred_expand.walking.retry import RetryPolicy
+from deferred_expand.walking.retry import SourceRetry
 
 if TYPE_CHECKING:
     from deferred_expand.operators.deferred_expand import DeferredExpandOperator
@@ -21,7 +21,7 @@ __all__ = [
     "DeferredExpandOperator",
     "DefinitionError",
     "Page",
-    "RetryPolicy",
+    "SourceRetry",
     "SourceAdapter",
     "StreamingExpansionTrigger",
     "register_source_adapter",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deferred_expand.airflow_internals.sdk import ENDED_STATES, task_instance_state
+from deferred_expand.airflow_internals.comms import ENDED_STATES, task_instance_state
 
 if TYPE_CHECKING:
     from deferred_expand.committing.store import StreamStore
     from deferred_expand.streams.commit_log import CommitLog
 
+
+FIRST_LOOK = 0.5  # seconds between the first two looks at a stream that is followed
 
 # States of the unmapped task, all of which it reaches by starting. Upstream tasks can skip it, too.
 _HAS_OPENED = frozenset({"deferred", "success", "failed"})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from deferred_expand.airflow_internals.sdk import BaseXCom, XCom, is_map_length_refusal
+from deferred_expand.airflow_internals.comms import is_map_length_refusal
+from deferred_expand.airflow_internals.sdk import BaseXCom, XCom
 from deferred_expand.committing.codec import decode_item
 from deferred_expand.exceptions import ItemNotFound, MapLengthExceeded
 from deferred_expand.streams.commit_log import (
@@ -19,43 +19,10 @@ from deferred_expand.streams.commit_log import (
 
 if TYPE_CHECKING:
     from deferred_expand.streams.events import Announcement
+    from deferred_expand.streams.ref import StreamRef
 
 LOG_KEY = "deferred_expand.log"
 ANNOUNCEMENT_KEY = "deferred_expand.announcement"
-
-
-@dataclass(frozen=True)
-class StreamRef:
-    """
-    Which stream of which run.
-
-    :param task_id: of the unmapped task, under which everything is kept.
-    :param mapped_task_id: of the mapped task, whose instance 0 is the stream head; ``None``: the
-        unmapped task walks the stream itself, for tasks that read it.
-    """
-
-    dag_id: str
-    run_id: str
-    task_id: str
-    mapped_task_id: str | None
-
-    @property
-    def walker(self) -> tuple[str, int]:
-        """Task id and map index of the instance that is deferred while the stream is walked."""
-        return (self.task_id, -1) if self.mapped_task_id is None else (self.mapped_task_id, 0)
-
-    @property
-    def instances_of(self) -> str:
-        """Id of the task that the items are instances of, or would be."""
-        return self.mapped_task_id or self.task_id
-
-    @property
-    def board_name(self) -> str:
-        """What it is called on the :class:`~deferred_expand.committing.board.CommitBoard`."""
-        return f"{self.dag_id}/{self.run_id}/{self.instances_of}"
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class StreamStore:
@@ -144,8 +111,7 @@ class StreamStore:
                 batch = XCom.get_one(key=_batch_key(name), **self._where)
         if batch is None:
             raise ItemNotFound(
-                f"the stream of task {self.ref.task_id!r} in DAG {self.ref.dag_id!r}, run "
-                f"{self.ref.run_id!r}, holds {log.items} item(s) and not (or no longer) item "
+                f"{self.ref} holds {log.items} item(s) and not (or no longer) item "
                 f"{number}: it was opened anew since. Clear the mapped task "
                 f"{self.ref.mapped_task_id!r} as a whole"
             )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from deferred_expand.airflow_internals.mapping import expanded_over
 from deferred_expand.airflow_internals.sdk import (
-    DictOfListsExpandInput,
     MappedOperator,
     MappedTaskGroup,
     ResolveMixin,
-    XComArg,
     serde_serialize,
 )
+from deferred_expand.definition import MATERIALIZE
 from deferred_expand.exceptions import DefinitionError
 from deferred_expand.operators.mapped import stream_references
 from deferred_expand.shaping.steps import split
@@ -21,10 +21,9 @@ from deferred_expand.sources.adapters import adapter_for
 from deferred_expand.sources.arguments import pack
 from deferred_expand.sources.function import takes
 from deferred_expand.sources.opening import is_operator, is_trigger
-from deferred_expand.triggers.expansion import MATERIALIZE
 
 if TYPE_CHECKING:
-    from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+    from deferred_expand.operators.reference import StreamTask
     from deferred_expand.shaping.steps import Steps
     from deferred_expand.sources.opening import Source
 
@@ -35,41 +34,43 @@ class StreamHeadCounted(UserWarning):
     """A trigger rule downstream takes the stream head for an item."""
 
 
-def check_parameters(stream: DeferredExpandOperator) -> None:
-    for name, value, least, unit in (
-        ("batch_size", stream.batch_size, 1, "items"),
-        ("source_retries", stream.source_retries, 0, "retries"),
-        ("max_pending", stream.max_pending, 1, "items"),
-        ("max_items", stream.max_items, 1, "items"),
+def check_parameters(stream: StreamTask) -> None:
+    definition = stream.definition
+    for name, least, unit in (
+        ("batch_size", 1, "items"),
+        ("source_retries", 0, "retries"),
+        ("max_pending", 1, "items"),
+        ("max_items", 1, "items"),
     ):
+        value = getattr(definition, name)
         if value is None and name.startswith("max_"):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise DefinitionError(
                 f"{stream.where}: {name} is {value!r}; it must be a whole number of {unit}, {least} or more"
             )
-    if stream.materialize not in MATERIALIZE:
+    if definition.materialize not in MATERIALIZE:
         raise DefinitionError(
-            f"{stream.where}: materialize is {stream.materialize!r}; it must be one of {MATERIALIZE}"
+            f"{stream.where}: materialize is {definition.materialize!r}; it must be one of {MATERIALIZE}"
         )
-    for name, number, unit in (
-        ("batch_interval", stream.batch_interval, "seconds"),
-        ("rate_limit", 1 if stream.rate_limit is None else stream.rate_limit, "items per second"),
-    ):
+    for name, unit in (("batch_interval", "seconds"), ("rate_limit", "items per second")):
+        number = getattr(definition, name)
+        if number is None and name == "rate_limit":
+            continue
         if not isinstance(number, (int, float)) or isinstance(number, bool) or not number > 0:
             raise DefinitionError(
                 f"{stream.where}: {name} is {number!r}; it must be a number of {unit} above 0"
             )
 
 
-def check_steps(stream: DeferredExpandOperator, steps: Steps, *, for_followers: bool = False) -> None:
+def check_steps(stream: StreamTask, steps: Steps, *, for_followers: bool = False) -> None:
     """
     What shapes a stream can run where the stream is walked, but for its last maps.
 
     :param for_followers: other streams are made of it, so that no item is read where the DAG file is.
     """
     _, rest = split(steps)
-    if stream.hops_on_worker:
+    if stream.definition.hops_on_worker:
         return  # it is walked where the DAG file is
     for step in rest:
         if step.kind != "map" or for_followers:
@@ -81,21 +82,19 @@ def check_steps(stream: DeferredExpandOperator, steps: Steps, *, for_followers: 
             )
 
 
-def check_source_kwargs(stream: DeferredExpandOperator) -> None:
+def check_source_kwargs(stream: StreamTask, source: Source) -> None:
     """They fit the source's signature, and can go to the triggerer."""
-    kwargs = stream.source_kwargs
+    kwargs, name = stream.source_kwargs, str(stream.definition.source)
     if not isinstance(kwargs, dict) or not all(isinstance(key, str) for key in kwargs):
         raise DefinitionError(f"{stream.where}: source_kwargs must be a dict with str keys")
     try:
-        _check_signature(stream.source_object, kwargs)
+        _check_signature(source, kwargs)
     except TypeError as error:
-        raise DefinitionError(
-            f"{stream.where}: source_kwargs do not fit source {stream.source!r}: {error}"
-        ) from error
-    if stream.hops_on_worker:
-        if adapter_for(stream.source_object).reads:
+        raise DefinitionError(f"{stream.where}: source_kwargs do not fit source {name!r}: {error}") from error
+    if stream.definition.hops_on_worker:
+        if adapter_for(source).reads:
             raise DefinitionError(
-                f"{stream.where}: source {stream.source!r} is read in the triggerer, which cannot make it: "
+                f"{stream.where}: source {name!r} is read in the triggerer, which cannot make it: "
                 "only the DAG file has it, or a function it is given. Move those to a module of their own"
             )
         return  # they need not go anywhere
@@ -127,8 +126,7 @@ def _check_signature(source: Source, kwargs: dict[str, Any]) -> None:
         signature.bind(**kwargs, **dict.fromkeys(ours))
 
 
-def _takes_results(stream: DeferredExpandOperator) -> bool:
-    source = stream.source_object
+def _takes_results(source: Source) -> bool:
     return not isinstance(source, type) and takes(source, "results")
 
 
@@ -142,34 +140,32 @@ def _without_references(value: Any) -> Any:
     return value
 
 
-def check_not_expanded(stream: DeferredExpandOperator, group: MappedTaskGroup) -> None:
-    """A mapped task group is not expanded over this stream."""
-    if any(operator is stream for operator, _ in XComArg.iter_xcom_references(group._expand_input)):
-        raise DefinitionError(
-            f"{stream.where}: task group {group.group_id!r} is expanded over a stream. Airflow starts "
-            "new instances of a mapped group without looking at their dependencies, so a group cannot "
-            "grow. Expand a task, which may trigger a DAG per item"
-        )
+def refuse_group(stream: StreamTask, group: MappedTaskGroup) -> NoReturn:
+    """A mapped task group is expanded over the stream."""
+    raise DefinitionError(
+        f"{stream.where}: task group {group.group_id!r} is expanded over a stream. Airflow starts "
+        "new instances of a mapped group without looking at their dependencies, so a group cannot "
+        "grow. Expand a task, which may trigger a DAG per item"
+    )
 
 
-def check_expansion(stream: DeferredExpandOperator, mapped: MappedOperator) -> None:
+def check_expansion(stream: StreamTask, mapped: MappedOperator) -> None:
     """The mapped task can grow over this stream."""
-    where = f"{stream.where}: task {mapped.task_id!r}"
-    if not any(reference.stream is stream for _, reference in stream_references(mapped)):
+    where, references = f"{stream.where}: task {mapped.task_id!r}", dict(stream_references(mapped))
+    if not any(reference.stream is stream for reference in references.values()):
         raise DefinitionError(
-            f"{where} must be expanded over {stream.task_id!r}.output itself, and over nothing made from it"
+            f"{where} must be expanded over {stream.definition.task_id!r}.output itself, and over "
+            "nothing made from it"
         )
-    if len(list(stream_references(mapped))) > 1:
+    if len(references) > 1:
         raise DefinitionError(f"{where} is expanded over a stream by more than one argument")
-    expand_input = mapped._get_specified_expand_input()
-    if isinstance(expand_input, DictOfListsExpandInput):
-        for name, value in expand_input.value.items():
-            if name not in dict(stream_references(mapped)) and not _has_length_one(value):
-                raise DefinitionError(
-                    f"{where} is expanded over a stream and over {name!r} as well. Beside a stream "
-                    "only a literal with one element can be expanded over: pass it to .partial(), or "
-                    "let the source give the combinations"
-                )
+    for name, value in expanded_over(mapped).items():
+        if name not in references and not _has_length_one(value):
+            raise DefinitionError(
+                f"{where} is expanded over a stream and over {name!r} as well. Beside a stream "
+                "only a literal with one element can be expanded over: pass it to .partial(), or "
+                "let the source give the combinations"
+            )
     for limit in ("max_active_tis_per_dag", "max_active_tis_per_dagrun"):
         if mapped.partial_kwargs.get(limit) == 1:
             raise DefinitionError(
@@ -183,23 +179,24 @@ def _has_length_one(value: Any) -> bool:
     return isinstance(value, (list, tuple, dict)) and len(value) == 1
 
 
-def check_complete_dag(stream: DeferredExpandOperator) -> None:
+def check_complete_dag(stream: StreamTask, source: Source, dag: Any) -> None:
     """What only the whole DAG shows."""
-    dag = stream.dag
-    if stream.mapped_task_id is None:
-        for name, wanted in (("max_pending", stream.max_pending), ("results", _takes_results(stream))):
-            if wanted and not stream.parents:
+    definition = stream.definition
+    if definition.mapped_task_id is None:
+        for name, wanted in (("max_pending", definition.max_pending), ("results", _takes_results(source))):
+            if wanted and not definition.parents:
                 raise DefinitionError(
-                    f"{stream.where}: {name} needs a task that is expanded over {stream.task_id!r}.output "
-                    "itself, and not over a shape of it beside others that follow the stream"
+                    f"{stream.where}: {name} needs a task that is expanded over "
+                    f"{definition.task_id!r}.output itself, and not over a shape of it beside others that "
+                    "follow the stream"
                 )
         return
-    for task_id in dag.get_task(stream.mapped_task_id).downstream_task_ids:
+    for task_id in dag.get_task(definition.mapped_task_id).downstream_task_ids:
         rule = str(getattr(dag.get_task(task_id).trigger_rule, "value", ""))
         if rule in _RULES_THAT_COUNT_THE_HEAD:
             warnings.warn(
                 f"{stream.where}: task {task_id!r} has trigger_rule={rule!r} on "
-                f"{stream.mapped_task_id!r}, whose stream head (map index 0) counts as one success. "
+                f"{definition.mapped_task_id!r}, whose stream head (map index 0) counts as one success. "
                 "Use 'all_done' or 'none_failed', or look at the items' results",
                 StreamHeadCounted,
                 stacklevel=2,

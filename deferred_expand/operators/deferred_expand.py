@@ -4,44 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deferred_expand.airflow_internals.sdk import (
-    AbstractOperator,
-    BaseOperator,
-    DependencyMixin,
-    MappedOperator,
-    XComArg,
-)
-from deferred_expand.committing.store import StreamRef
+from deferred_expand.airflow_internals.mapping import MappedOperator, expand_over, refers_to
+from deferred_expand.airflow_internals.tasks import MappableValue, ParsedOperator
+from deferred_expand.definition import Materialize, StreamDefinition
 from deferred_expand.exceptions import SourceNotImportable
 from deferred_expand.operators.checks import (
     check_complete_dag,
     check_expansion,
-    check_not_expanded,
     check_parameters,
     check_source_kwargs,
     check_steps,
+    refuse_group,
 )
-from deferred_expand.operators.consumers import Consumers, reads
-from deferred_expand.operators.opener import StreamOpener
-from deferred_expand.operators.output import StreamReference
-from deferred_expand.operators.worker_hops import WorkerHops
-from deferred_expand.sources.arguments import can_travel, pack
-from deferred_expand.sources.importing import import_source, source_path
+from deferred_expand.operators.mapped import map_over_stream, reads, stream_references
+from deferred_expand.operators.reference import StreamReference
+from deferred_expand.shaping.follow import follow
+from deferred_expand.shaping.steps import name_steps, split
+from deferred_expand.sources.arguments import can_travel, mask
+from deferred_expand.sources.importing import DagPlace, FunctionName, ImportPath, import_source, source_path
 from deferred_expand.sources.opening import default_retry, is_operator
-from deferred_expand.triggers.expansion import Expansion, Materialize
-from deferred_expand.triggers.streaming import StreamingExpansionTrigger, is_streaming_trigger
+from deferred_expand.workers.opener import StreamOpener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from deferred_expand.airflow_internals.sdk import BaseTrigger
-    from deferred_expand.committing.store import StreamStore
+    from deferred_expand.airflow_internals.sdk import AbstractOperator, BaseOperator, BaseTrigger
     from deferred_expand.shaping.steps import Steps
     from deferred_expand.sources.opening import Source
-    from deferred_expand.walking.retry import RetryPolicy
+    from deferred_expand.walking.retry import SourceRetry
 
 
-class DeferredExpandOperator(StreamOpener):
+class DeferredExpandOperator(ParsedOperator):
     """
     Opens a source as a stream: a task expanded over its ``output`` grows page by page.
 
@@ -76,7 +69,7 @@ class DeferredExpandOperator(StreamOpener):
         expander where there is one that answers, else the worker.
     :param retry: what HTTP status 429 and 5xx, broken connections and time-outs may cost before
         they count as an error of the source; by default a
-        :class:`~deferred_expand.RetryPolicy` for operators, and nothing for functions.
+        :class:`~deferred_expand.SourceRetry` for operators, and nothing for functions.
     :param max_pending: back pressure: the source is asked for no more while this many of its items
         are not finished.
     :param rate_limit: items per second.
@@ -96,7 +89,7 @@ class DeferredExpandOperator(StreamOpener):
         batch_interval: float = 5.0,
         source_retries: int = 2,
         materialize: Materialize = "auto",
-        retry: RetryPolicy | None = None,
+        retry: SourceRetry | None = None,
         max_pending: int | None = None,
         rate_limit: float | None = None,
         max_items: int | None = None,
@@ -111,21 +104,29 @@ class DeferredExpandOperator(StreamOpener):
         self.max_pending = max_pending
         self.rate_limit = rate_limit
         self.max_items = max_items
-        self.consumers = Consumers(self)
-        self._edge_from: DeferredExpandOperator = self
-        self.source_is_importable = True
+        self._parents: tuple[DeferredExpandOperator, ...] = ()
+        self._shared = False
+        self._mapped: MappedOperator | None = None
+        self._steps: Steps = ()
+        self._item_steps: Steps = ()
+        self.source, self._source = self._find(source)
+        self.retry = retry or default_retry(self._source)
+        check_parameters(self)
+        check_source_kwargs(self, self._source)
+
+    def _find(self, source: Any) -> tuple[FunctionName, Source]:
+        """
+        What the source is called, and what it is.
+
+        :raises SourceNotImportable: a function that a triggerer could not import.
+        """
         try:
-            self.source = source_path(source)
+            path = source_path(source)
         except SourceNotImportable as error:
             if not is_operator(source):
                 raise SourceNotImportable(f"{self.where}: {error}") from error
-            self.source, self.source_is_importable = source.__qualname__, False  # type: ignore[union-attr]
-        self.source_object: Source = import_source(self.source) if self.source_is_importable else source
-        self.retry = retry or default_retry(self.source_object)
-        check_parameters(self)
-        check_source_kwargs(self)
-
-    # -- while the DAG is parsed ------------------------------------------------------------------
+            return DagPlace(self.dag_id, self.task_id, None, source.__qualname__), source
+        return ImportPath(path), import_source(path)
 
     @property
     def where(self) -> str:
@@ -134,96 +135,177 @@ class DeferredExpandOperator(StreamOpener):
         return f"DAG {dag.dag_id!r}, task {self.task_id!r}" if dag else f"task {self.task_id!r}"
 
     @property
-    def hops_on_worker(self) -> bool:
-        # Only the DAG file can make the operator: it lies there, or a function that it is given.
-        return is_operator(self.source_object) and not (
-            self.source_is_importable and can_travel(self.source_kwargs)
-        )
-
-    @property
     def output(self) -> StreamReference:
         """The stream, for ``.expand()`` or ``.expand_kwargs()``."""
         return StreamReference(operator=self)
 
-    def update_relative(
-        self, other: DependencyMixin, upstream: bool = True, edge_modifier: Any = None
-    ) -> None:
-        """
-        Called by the SDK for each task that is put up- or downstream of this one, a mapped operator
-        among them as soon as it is made (airflow/sdk/definitions/_internal/node.py).
-        """
-        super().update_relative(other, upstream, edge_modifier)
-        if isinstance(other, AbstractOperator) and (group := other.get_closest_mapped_task_group()):
-            check_not_expanded(self, group)
-        if isinstance(other, MappedOperator) and self._is_referred_to_by(other):
+    # -- who follows it, as the DAG file adds them ------------------------------------------------
+
+    def edge_to(self, other: AbstractOperator) -> BaseOperator:
+        group = other.get_closest_mapped_task_group()
+        if group is not None and refers_to(group, self):
+            refuse_group(self, group)
+        if isinstance(other, MappedOperator) and other is not self._mapped and refers_to(other, self):
             check_expansion(self, other)
-            self._edge_from = self.consumers.expand(other)
-        elif isinstance(other, AbstractOperator) and reads(other, self):
-            self.consumers.share()
+            return self._expand(other)
+        if reads(other, self):
+            self._share()
+        return self
+
+    def _expand(self, mapped: MappedOperator) -> DeferredExpandOperator:
+        """:return: the operator whose length the task follows; another than this when it is not the first."""
+        ((_, reference),) = stream_references(mapped)
+        if self._mapped is not None or (self._shared and reference.steps):
+            self._share()
+        if self._mapped is None and not (self._shared and reference.steps):
+            self._take(mapped, reference.steps)
+            return self
+        return self._branch_for(mapped)
+
+    def _take(self, mapped: MappedOperator, steps: Steps) -> None:
+        check_steps(self, steps)
+        self._mapped = mapped
+        # An operator whose hops are a worker's has all its functions there.
+        self._steps, self._item_steps = (steps, ()) if self.hops_on_worker else split(steps)
+        map_over_stream(mapped)
+
+    def _share(self) -> None:
+        """Someone else follows the stream: keep its own items unshaped."""
+        if self._shared:
+            return
+        self._shared = True
+        mapped = self._mapped
+        if mapped is None or not (self._steps or self._item_steps):
+            return
+        self._mapped, self._steps, self._item_steps = None, (), ()
+        branch = self._branch_for(mapped)
+        self.downstream_task_ids.discard(mapped.task_id)
+        mapped.upstream_task_ids.discard(self.task_id)
+        branch.set_downstream(mapped)
+
+    def _branch_for(self, mapped: MappedOperator) -> DeferredExpandOperator:
+        ((name, reference),) = stream_references(mapped)
+        branch = self._branch((self,), str(mapped.label))
+        expand_over(mapped, name, StreamReference(operator=branch, steps=reference.steps))
+        return branch._expand(mapped)
+
+    # -- streams made of it -----------------------------------------------------------------------
+
+    def combine(
+        self, how: str, references: Sequence[StreamReference], options: dict[str, Any]
+    ) -> StreamReference:
+        """One stream of several, this one the first."""
+        parents: list[Any] = [reference.stream for reference in references]
+        for stream in parents:
+            stream._share()
+        parents = [
+            stream._shaped(reference.steps) if reference.steps else stream
+            for stream, reference in zip(parents, references, strict=True)
+        ]
+        first: DeferredExpandOperator = parents[0]
+        branch = first._branch(parents, f"{how}_{parents[-1].label}", how=how, **options)
+        return StreamReference(operator=branch)
+
+    def _shaped(self, steps: Steps) -> DeferredExpandOperator:
+        """A stream of its own with this shape, for whoever follows it."""
+        last = steps[-1]
+        branch = self._branch((self,), last.name.replace("<lambda>", last.kind))
+        check_steps(branch, steps, for_followers=True)
+        branch._steps, branch._shared = steps, True
+        return branch
+
+    def _branch(
+        self, parents: Sequence[DeferredExpandOperator], name: str, **source_kwargs: Any
+    ) -> DeferredExpandOperator:
+        """A stream whose source is what others have committed; it does not wait for their end."""
+        branch = StreamBranchOperator(
+            source=follow,
+            source_kwargs=source_kwargs,
+            batch_size=self.batch_size,
+            batch_interval=self.batch_interval,
+            materialize=self.materialize,
+            max_pending=self.max_pending,
+            trigger_rule="always",
+            task_id=self._free_name(name),
+            dag=self.dag,
+            task_group=self.task_group,
+        )
+        branch._parents = tuple(parents)
+        branch.set_upstream(parents)
+        return branch
+
+    def _free_name(self, name: str) -> str:
+        """A task id that says what it is a part of; within its task group, whose prefix comes by itself."""
+        prefix = self.task_id.removesuffix(str(self.label))
+        found, number = f"{self.label}.{name}", 1
+        while prefix + found in self.dag.task_dict:
+            number += 1
+            found = f"{self.label}.{name}_{number}"
+        return found
+
+    # -- what it is, for those that run it --------------------------------------------------------
 
     @property
-    def leaves(self) -> list[BaseOperator]:
-        """Where the edge to the task begins that :meth:`update_relative` was just called for."""
-        edge_from, self._edge_from = self._edge_from, self
-        return [edge_from]
-
-    def check_steps(self, steps: Steps, *, for_followers: bool = False) -> None:
-        """:raises DefinitionError: they cannot run where this stream is walked."""
-        check_steps(self, steps, for_followers=for_followers)
+    def hops_on_worker(self) -> bool:
+        # Only the DAG file can make the operator: it lies there, or a function that it is given.
+        return is_operator(self._source) and not (
+            isinstance(self.source, ImportPath) and can_travel(self.source_kwargs)
+        )
 
     @property
     def mapped_task_id(self) -> str | None:
         """``None``: no task is expanded over the stream, and the task itself walks it."""
-        return self.consumers.mapped.task_id if self.consumers.mapped else None
+        return self._mapped.task_id if self._mapped else None
 
     @property
-    def item_steps(self) -> Steps:
-        return self.consumers.item_steps
-
-    def _is_referred_to_by(self, mapped: MappedOperator) -> bool:
-        references = XComArg.iter_xcom_references(mapped._get_specified_expand_input())
-        return any(operator is self for operator, _ in references)
-
-    def resolve_template_files(self) -> None:
-        """The last that the DAG parser asks of every task: all tasks and edges are known."""
-        super().resolve_template_files()
-        check_complete_dag(self)
-
-    # -- while the DAG runs -----------------------------------------------------------------------
-
-    def stream_ref(self, context: Any) -> StreamRef:
-        ti = context["ti"]
-        return StreamRef(ti.dag_id, ti.run_id, self.task_id, self.mapped_task_id)
-
-    def trigger(
-        self,
-        ref: StreamRef,
-        stream: str,
-        source_kwargs: dict[str, Any],
-        *,
-        for_head: bool,
-    ) -> StreamingExpansionTrigger:
-        """What walks the source on from the last commit, with arguments rendered by whoever waits."""
-        expansion = Expansion(
-            ref=ref,
-            stream=stream,
-            for_head=for_head,
-            materialize=self.materialize,
+    def definition(self) -> StreamDefinition:
+        """As the DAG has it by now."""
+        named = name_steps(self._steps + self._item_steps, self.dag_id, self.task_id)
+        return StreamDefinition(
+            dag_id=self.dag_id,
+            task_id=self.task_id,
+            source=self.source,
+            hops_on_worker=self.hops_on_worker,
+            parents=tuple((parent.task_id, parent.mapped_task_id) for parent in self._parents),
+            mapped_task_id=self.mapped_task_id,
+            steps=named[: len(self._steps)],
+            item_steps=named[len(self._steps) :],
             batch_size=self.batch_size,
             batch_interval=self.batch_interval,
             source_retries=self.source_retries,
-            retry=self.retry.to_json() if self.retry else None,
-            steps=[step.to_json() for step in self.consumers.steps],
+            retry=self.retry,
+            materialize=self.materialize,
             max_pending=self.max_pending,
             rate_limit=self.rate_limit,
             max_items=self.max_items,
-        ).to_json()
-        if is_streaming_trigger(self.source_object):
-            return self.source_object(**source_kwargs, expansion=expansion)  # type: ignore[no-any-return]
-        return StreamingExpansionTrigger(
-            source=self.source, source_kwargs=pack(source_kwargs), expansion=expansion
         )
 
-    def worker_hops(self, store: StreamStore, source_kwargs: dict[str, Any], try_number: int) -> WorkerHops:
-        """The same where hops run on workers."""
-        return WorkerHops(self, store, source_kwargs, try_number)
+    def function_at(self, step: int | None) -> Callable[..., Any]:
+        """What the definition names by a :class:`~deferred_expand.sources.importing.DagPlace`."""
+        found: Callable[..., Any] = (
+            self._source if step is None else (self._steps + self._item_steps)[step].function
+        )
+        return found
+
+    def when_parsed(self) -> None:
+        check_complete_dag(self, self._source, self.dag)
+
+    # -- while the DAG runs -----------------------------------------------------------------------
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        super().render_template_fields(context, jinja_env)
+        mask(self.source_kwargs)
+
+    def execute(self, context: Any) -> MappableValue:
+        """Open the stream."""
+        return StreamOpener(self, self.definition, self.source_kwargs, context).open()
+
+    def commit(self, context: Any, event: dict[str, Any], until: int | None = 0) -> MappableValue:
+        """Where no stream head does: see :meth:`StreamOpener.commit`."""
+        return StreamOpener(self, self.definition, self.source_kwargs, context).commit(event, until)
+
+
+class StreamBranchOperator(DeferredExpandOperator):
+    """A stream whose source is what other streams of the run have committed."""
+
+    ui_color = "#f3e8fd"

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from airflow.listeners import hookimpl
-from airflow.plugins_manager import AirflowPlugin
-
 from deferred_expand import settings
+from deferred_expand.airflow_internals.listeners import AirflowPlugin, hookimpl, triggerer_id
 from deferred_expand.committing.board import CommitBoard, install_board
 
 
@@ -16,10 +14,9 @@ class ExpanderListener:
     """
     Starts an expander in a triggerer's own process, the one that has the metadata database.
 
-    ``on_starting`` comes from within ``Job.__init__`` (airflow/jobs/job.py), before it is known
-    what kind of job it is. The board must be there when the triggerer forks its runner, and the
-    thread must not: a fork in the middle of what a thread does may leave locks that nobody opens.
-    So it starts right after that fork, and only in the parent.
+    It is told of a job before it is known what kind of job that is. The board must be there when
+    the triggerer forks its runner, and the thread must not: a fork in the middle of what a thread
+    does may leave locks that nobody opens. So it starts right after that fork, and only in the parent.
     """
 
     def __init__(self) -> None:
@@ -34,13 +31,12 @@ class ExpanderListener:
         os.register_at_fork(after_in_parent=lambda: self._start(component, board))
 
     def _start(self, job: Any, board: CommitBoard) -> None:
-        # Not through the attributes: an expired one would be read from the database, here.
-        kind, triggerer_id = vars(job).get("job_type"), vars(job).get("id")
-        if self._expander is not None or kind != "TriggererJob" or triggerer_id is None:
+        number = triggerer_id(job)
+        if self._expander is not None or number is None:
             return
         from deferred_expand.plugin.expander import Expander
 
-        self._expander = Expander(triggerer_id, board)
+        self._expander = Expander(number, board)
         self._expander.start()
 
     @hookimpl

@@ -10,10 +10,11 @@ from uuid import UUID
 
 from deferred_expand.airflow_internals.heads import announced_heads, heads_with_removed_items
 from deferred_expand.airflow_internals.metadata import DBDagBag, StreamRecords, create_session
-from deferred_expand.committing.store import ANNOUNCEMENT_KEY, StreamRef
+from deferred_expand.committing.store import ANNOUNCEMENT_KEY
 from deferred_expand.plugin.commit import Committed, commit_announced, restore_removed
 from deferred_expand.plugin.passes import SchedulerPasses
 from deferred_expand.plugin.telemetry import report_commit, report_pending
+from deferred_expand.streams.ref import StreamRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,16 +8,16 @@ from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deferred_expand.committing.codec import decode_or_skipped
-from deferred_expand.committing.status import StreamStatus
-from deferred_expand.committing.store import StreamRef, StreamStore
+from deferred_expand.committing.status import FIRST_LOOK, StreamStatus
+from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import SourceGaveUp, SourceSkipped
 from deferred_expand.streams.page import Page, SkippedItem
+from deferred_expand.streams.ref import StreamRef
+from deferred_expand.walking.pauses import pauses
 from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
-
-FIRST_POLL, LONGEST_POLL = 0.5, 5.0  # seconds
 
 
 async def follow(
@@ -75,12 +75,12 @@ class CommittedStream:
         :raises SourceGaveUp: it failed for good.
         :raises SourceSkipped: it was skipped before its first item.
         """
-        pause = FIRST_POLL
+        waits = pauses(FIRST_LOOK)
         while True:
             status = await self._thread.run(StreamStatus.read, self._store)
             log = status.log
             if log is not None and log.items > taken:
-                pause = FIRST_POLL
+                waits = pauses(FIRST_LOOK)
                 while log.items > taken:
                     texts = await self._thread.run(self._store.read_texts, log, taken + 1)
                     taken += len(texts)
@@ -89,8 +89,7 @@ class CommittedStream:
                 self._check_outcome(status, taken)
                 return
             else:
-                await asyncio.sleep(pause)
-                pause = min(1.5 * pause, LONGEST_POLL)
+                await asyncio.sleep(next(waits))
 
     def _check_outcome(self, status: StreamStatus, taken: int) -> None:
         if status.log is not None and (status.log.ended or status.walker == "success"):

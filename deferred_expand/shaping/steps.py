@@ -6,10 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from deferred_expand.exceptions import SourceNotImportable
-from deferred_expand.sources.importing import import_source, source_path
+from deferred_expand.sources.importing import (
+    DagPlace,
+    FunctionName,
+    ImportPath,
+    find_function,
+    import_source,
+    name_from_json,
+    source_path,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 Kind = Literal["filter", "map", "flat_map"]
 
@@ -40,17 +48,42 @@ class Step:
         """For people."""
         return getattr(self.function, "__name__", type(self.function).__name__)
 
-    def to_json(self) -> list[str]:
-        return [self.kind, str(self.path)]
-
-    @classmethod
-    def from_json(cls, data: list[str]) -> Step:
-        """In a triggerer."""
-        kind, path = data
-        return cls(kind, import_source(path), path)  # type: ignore[arg-type]
-
 
 Steps = tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class NamedStep:
+    """A step on its way to another process."""
+
+    kind: Kind
+    function: FunctionName
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> NamedStep:
+        return cls(data["kind"], name_from_json(data["function"]))
+
+
+def name_steps(steps: Steps, dag_id: str, task_id: str) -> tuple[NamedStep, ...]:
+    """:param task_id: of the unmapped task whose stream they shape."""
+    return tuple(
+        NamedStep(
+            step.kind, ImportPath(step.path) if step.path else DagPlace(dag_id, task_id, number, step.name)
+        )
+        for number, step in enumerate(steps)
+    )
+
+
+def find_steps(steps: Iterable[NamedStep], dag: Any = None) -> Steps:
+    """:raises SourceNotImportable: one is not to be found here; see :func:`find_function`."""
+    return tuple(
+        Step(
+            step.kind,
+            find_function(step.function, dag),
+            step.function.path if isinstance(step.function, ImportPath) else None,
+        )
+        for step in steps
+    )
 
 
 def split(steps: Steps) -> tuple[Steps, Steps]:

@@ -67,7 +67,7 @@ class SourceAdapter:
         """
         The error behind an event that tells of one, where the trigger does not raise it.
 
-        When it is transient (see :class:`~deferred_expand.RetryPolicy`), the hop is made again, and
+        When it is transient (see :class:`~deferred_expand.SourceRetry`), the hop is made again, and
         the operator does not see the event.
         """
         return None

@@ -25,10 +25,10 @@ from deferred_expand.sources.adapters import adapter_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from deferred_expand.committing.store import StreamRef
     from deferred_expand.streams.page import JSON
+    from deferred_expand.streams.ref import StreamRef
 
-VERSION = 1
+HOP_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Hop:
                 "timeout": self.timeout,
                 "xcoms": serde_serialize(self.xcoms),
             }
-            return {"version": VERSION, "hop": encrypt(json.dumps(state))}
+            return {"version": HOP_VERSION, "hop": encrypt(json.dumps(state))}
         except TypeError as error:
             raise CursorNotSerializable(
                 f"the chain cannot be kept between two hops: {error}. What {path} or "
@@ -68,7 +68,7 @@ class Hop:
 
     @classmethod
     def from_cursor(cls, cursor: dict[str, Any]) -> Hop:
-        if cursor.get("version") != VERSION:
+        if cursor.get("version") != HOP_VERSION:
             raise ValueError(f"this release cannot go on with a chain of version {cursor.get('version')}")
         state = json.loads(decrypt(cursor["hop"]))
         path, arguments = state["trigger"]
@@ -88,7 +88,7 @@ class Hop:
 
 
 @dataclass(frozen=True)
-class Step:
+class HopResult:
     """
     What an operator's method did.
 
@@ -166,12 +166,12 @@ class OperatorChain:
         """Pages of an operator that does not defer, where the adapter ``reads``."""
         return self.adapter.read(*self._make({}))
 
-    def begin(self) -> Step:
+    def begin(self) -> HopResult:
         """The first half of the first hop: ``execute``."""
         operator, context = self._make({})
         return self._run(operator, context, lambda: operator.execute(context))
 
-    def resume(self, hop: Hop, event: Any) -> Step:
+    def resume(self, hop: Hop, event: Any) -> HopResult:
         """The second half of a hop, to the next deferral or to the end."""
         operator, context = self._make(hop.xcoms)
         arguments = {**hop.kwargs, "event": event}
@@ -196,15 +196,15 @@ class OperatorChain:
         }
         return operator, context
 
-    def _run(self, operator: BaseOperator, context: Any, call: Callable[[], Any]) -> Step:
+    def _run(self, operator: BaseOperator, context: Any, call: Callable[[], Any]) -> HopResult:
         pushed = context["ti"].pushed
         try:
             result = call()
         except TaskDeferred as deferred:
             items = self.adapter.of_deferral(operator, context, deferred, pushed)
             kept = {key: pushed[key] for key in self.adapter.kept_xcoms if key in pushed}
-            return Step(items, _hop(deferred, {**context["ti"].kept, **kept}))
-        return Step(self.adapter.of_result(operator, context, result, pushed), None)
+            return HopResult(items, _hop(deferred, {**context["ti"].kept, **kept}))
+        return HopResult(self.adapter.of_result(operator, context, result, pushed), None)
 
 
 def _hop(deferred: TaskDeferred, xcoms: dict[str, Any]) -> Hop:

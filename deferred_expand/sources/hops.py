@@ -9,17 +9,17 @@ from contextlib import aclosing, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from deferred_expand.airflow_internals.comms import ensure_sync_calls_work_here
 from deferred_expand.airflow_internals.sdk import (
     TRIGGER_FAILURE,
     TRIGGER_TIMEOUT,
     AirflowRescheduleException,
     BaseTaskEndEvent,
     TriggerEvent,
-    ensure_sync_calls_work_here,
 )
 from deferred_expand.exceptions import SourceError, SourceFailed, SourceSkipped
 from deferred_expand.sources.adapters import items_of
-from deferred_expand.sources.chain import Hop, Step
+from deferred_expand.sources.chain import HOP_VERSION, Hop, HopResult
 from deferred_expand.sources.function import walk_function
 from deferred_expand.streams.page import JSON, Page
 from deferred_expand.walking.retry import is_transient
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OVER: JSON = {"version": 1, "over": True}
+OVER: JSON = {"version": HOP_VERSION, "over": True}
 """The cursor after the last hop: nothing is to be asked again."""
 
 
@@ -81,10 +81,12 @@ async def walk_reader(chain: OperatorChain, cursor: JSON, thread: Threads) -> As
             items = page[max(0, passed_over - read) :]
             read += len(page)
             if items:
-                yield Page(items, cursor={"version": 1, "read": read})
+                yield Page(items, cursor={"version": HOP_VERSION, "read": read})
 
 
-async def _step(chain: OperatorChain, hop: Hop | None, thread: Threads, outer: BaseTrigger | None) -> Step:
+async def _step(
+    chain: OperatorChain, hop: Hop | None, thread: Threads, outer: BaseTrigger | None
+) -> HopResult:
     while True:
         try:
             if hop is None:
@@ -92,7 +94,7 @@ async def _step(chain: OperatorChain, hop: Hop | None, thread: Threads, outer: B
             event = await hop_event(chain, hop, thread, outer)
             return await thread.run(chain.resume, hop, event)
         except ChainOver as over:
-            return Step(over.items, None)
+            return HopResult(over.items, None)
         except AirflowRescheduleException as reschedule:
             pause = (reschedule.reschedule_date - datetime.now(tz=timezone.utc)).total_seconds()
             log.info("The operator asks to come back in %.0f s", pause)

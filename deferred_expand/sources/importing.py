@@ -1,4 +1,4 @@
-"""Naming a source so that a triggerer can import it."""
+"""Naming a source, or another function, so that another process finds it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import importlib
 import inspect
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from deferred_expand.airflow_internals.sdk import MANGLED_MODULE_PREFIX, dag_folders, plugins_folder
+from deferred_expand.airflow_internals.folders import MANGLED_MODULE_PREFIX, dag_folders, plugins_folder
 from deferred_expand.exceptions import SourceNotImportable
 
 if TYPE_CHECKING:
@@ -19,6 +20,57 @@ _REMEDY = (
     "Airflow's plugins folder, or on the PYTHONPATH of every component, and pass "
     "source='my_project.sources:{name}' or the function imported from there"
 )
+
+
+@dataclass(frozen=True)
+class ImportPath:
+    """:param path: ``"package.module:name"``, which any process can import."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True)
+class DagPlace:
+    """
+    What only a DAG file has, by its place in the DAG; found where the DAG is loaded.
+
+    :param task_id: of the unmapped task.
+    :param step: which of the steps that shape its stream, from 0; ``None``: its source.
+    :param name: for people.
+    """
+
+    dag_id: str
+    task_id: str
+    step: int | None
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+FunctionName: TypeAlias = ImportPath | DagPlace
+
+
+def name_from_json(data: dict[str, Any]) -> FunctionName:
+    return ImportPath(**data) if "path" in data else DagPlace(**data)
+
+
+def find_function(name: FunctionName, dag: Any = None) -> Callable[..., Any]:
+    """
+    :param dag: where this process has loaded it.
+    :raises SourceNotImportable: it is not to be found here.
+    """
+    if isinstance(name, ImportPath):
+        return import_source(name.path)
+    if dag is None:
+        raise SourceNotImportable(
+            f"DAG {name.dag_id!r}, task {name.task_id!r}: only the DAG file has {name.name!r}"
+        )
+    found: Callable[..., Any] = dag.get_task(name.task_id).function_at(name.step)
+    return found
 
 
 def import_source(path: str) -> Callable[..., Any]:

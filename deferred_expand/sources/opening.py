@@ -14,13 +14,13 @@ from deferred_expand.exceptions import SourceGaveUp, SourceSkipped
 from deferred_expand.sources.chain import OperatorChain
 from deferred_expand.sources.function import takes, walk_function
 from deferred_expand.sources.hops import walk_chain, walk_reader, walk_trigger
-from deferred_expand.walking.retry import RetryPolicy
+from deferred_expand.walking.retry import SourceRetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
-    from deferred_expand.committing.store import StreamRef
     from deferred_expand.streams.page import JSON
+    from deferred_expand.streams.ref import StreamRef
     from deferred_expand.walking.threads import Threads
 
 Source = Any
@@ -40,9 +40,9 @@ def is_resumable(source: Source) -> bool:
     return is_operator(source) or (not is_trigger(source) and takes(source, "cursor"))
 
 
-def default_retry(source: Source) -> RetryPolicy | None:
+def default_retry(source: Source) -> SourceRetry | None:
     """Operators cannot be told to try again by their authors; functions can do so themselves."""
-    return RetryPolicy() if is_operator(source) else None
+    return SourceRetry() if is_operator(source) else None
 
 
 def open_source(

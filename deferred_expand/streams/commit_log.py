@@ -12,9 +12,10 @@ from bisect import bisect_right
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from deferred_expand.streams.events import VERSION, BatchEvent, Checkpoint, Failure, check_version
+from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure, check_version
 from deferred_expand.streams.page import JSON, START, Position
 
+LOG_VERSION = 1
 INDEX_SPAN = 512
 
 IndexPage = tuple[tuple[int, str], ...]
@@ -60,7 +61,7 @@ class CommitLog:
 
     def to_json(self) -> dict[str, JSON]:
         return {
-            "version": VERSION,
+            "version": LOG_VERSION,
             **asdict(self),
             "position": self.position.to_json(),
             "tail": [list(entry) for entry in self.tail],
@@ -68,7 +69,7 @@ class CommitLog:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> CommitLog:
-        check_version(data, "commit log")
+        check_version(data, "commit log", LOG_VERSION)
         fields = {key: value for key, value in data.items() if key != "version"}
         fields["position"] = Position.from_json(data["position"])
         fields["tail"] = index_page(data["tail"])

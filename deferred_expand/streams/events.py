@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 Outcome = Literal["retry", "fail", "skip"]
 
-VERSION = 1
+EVENT_VERSION = 1
 _MAX_TRACEBACK = 20_000  # characters; an event lands in the metadata database
 
 
-def check_version(data: dict[str, Any], what: str) -> None:
+def check_version(data: dict[str, Any], what: str, version: int) -> None:
     """:raises ValueError: if another release wrote ``data`` in a form this one cannot read."""
-    if data.get("version") != VERSION:
+    if data.get("version") != version:
         raise ValueError(
-            f"this release reads version {VERSION} of a {what}, not {data.get('version')!r}: "
+            f"this release reads version {version} of a {what}, not {data.get('version')!r}: "
             "finish the run with the release it was started with, or clear it"
         )
 
@@ -116,7 +116,7 @@ class BatchEvent:
 
     def to_json(self) -> dict[str, JSON]:
         return {
-            "version": VERSION,
+            "version": EVENT_VERSION,
             **asdict(self),
             "counts": list(self.counts),
             "position": self.position.to_json(),
@@ -124,7 +124,7 @@ class BatchEvent:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> BatchEvent:
-        check_version(data, "batch event")
+        check_version(data, "batch event", EVENT_VERSION)
         return cls(
             stream=data["stream"],
             writer=data["writer"],

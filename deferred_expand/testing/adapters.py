@@ -8,8 +8,8 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.sdk import serde_serialize
-from deferred_expand.committing.store import StreamRef
 from deferred_expand.sources.opening import open_source
+from deferred_expand.streams.ref import StreamRef
 from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from deferred_expand.committing.board import CommitBoard
-    from deferred_expand.committing.store import StreamRef
     from deferred_expand.streams.commit_log import CommitLog
+    from deferred_expand.streams.ref import StreamRef
     from deferred_expand.walking.walk import Walk
 
-POLL = 0.1  # seconds between two looks at the board
+BOARD_POLL = 0.1  # seconds between two looks at the board
 REPEAT = 2.0  # seconds; another triggerer may have written over an announcement, so make it again
-PATIENCE = 8.0  # seconds that the expander may take for a commit before a worker is asked
+COMMIT_PATIENCE = 8.0  # seconds that the expander may take for a commit before a worker is asked
 END_PATIENCE = 60.0  # seconds for the end of a stream, which waits for the scheduler as well
 
 
@@ -46,7 +46,7 @@ class ExpanderHandover:
         read_log: Callable[[], Awaitable[CommitLog | None]],
         *,
         most_items: int,
-        patience: float = PATIENCE,
+        patience: float = COMMIT_PATIENCE,
     ) -> None:
         self._board = board
         self._task_id = ref.task_id
@@ -86,7 +86,7 @@ class ExpanderHandover:
                 seen = self._board.commits(self._stream)
                 await self._tell(event)
                 announced, announced_at = event, now
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(BOARD_POLL)
             commits = self._board.commits(self._stream)
             if commits != seen or time.monotonic() - announced_at > REPEAT:
                 seen = commits

@@ -17,8 +17,8 @@ from deferred_expand.sources.adapters import SourceAdapter, adapter_for
 from deferred_expand.sources.chain import Hop
 from deferred_expand.sources.hops import ChainOver, HopTimedOut, first_event
 from deferred_expand.sources.importing import import_source
-from deferred_expand.triggers.session import call_in_thread
-from deferred_expand.walking.retry import RetryPolicy, is_transient
+from deferred_expand.triggers.calls import call_in_thread
+from deferred_expand.walking.retry import SourceRetry, is_transient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ class HopTrigger(BaseTrigger):
     :param hop: cursor of the chain.
     :param operator: ``"package.module:Class"`` of the chain's operator, where it can be imported
         here; says which adapter prepares the trigger.
-    :param retry: JSON of a :class:`~deferred_expand.RetryPolicy`.
+    :param retry: JSON of a :class:`~deferred_expand.SourceRetry`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class HopTrigger(BaseTrigger):
         yield TriggerEvent({"stream": self.stream, "hop": self.hop, **outcome})
 
     async def _outcome(self, hop: Hop, adapter: SourceAdapter) -> dict[str, Any]:
-        policy = RetryPolicy(**self.retry) if self.retry else RetryPolicy(attempts=1)
+        policy = SourceRetry(**self.retry) if self.retry else SourceRetry(attempts=1)
         attempt = 1
         while True:
             trigger = hop.make_trigger()

@@ -7,13 +7,15 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.sdk import BaseTrigger, TriggerEvent, redact
-from deferred_expand.shaping.steps import Step, Steps
-from deferred_expand.sources.arguments import mask, seal, unpack, unseal
-from deferred_expand.sources.importing import import_source
+from deferred_expand.shaping.steps import find_steps
+from deferred_expand.sources.arguments import mask, pack, seal, unpack, unseal
+from deferred_expand.sources.importing import find_function
 from deferred_expand.sources.opening import is_resumable, open_source
 from deferred_expand.streams.events import BatchEvent
+from deferred_expand.triggers.calls import call_in_thread
 from deferred_expand.triggers.expansion import Expansion
-from deferred_expand.triggers.session import StreamSession, call_in_thread
+from deferred_expand.triggers.session import StreamSession
+from deferred_expand.triggers.walks import WalkOpener
 from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:
@@ -25,10 +27,6 @@ if TYPE_CHECKING:
 def is_streaming_trigger(source: Any) -> bool:
     """Whether a source is a trigger that streams by itself."""
     return isinstance(source, type) and issubclass(source, StreamingExpansionTrigger)
-
-
-def _import_steps(steps: list[list[str]]) -> Steps:
-    return tuple(map(Step.from_json, steps))
 
 
 def _open(source_kwargs: dict[str, Any] | str) -> dict[str, Any]:
@@ -62,24 +60,21 @@ class StreamingExpansionTrigger(BaseTrigger):
     ``source_kwargs``. Each argument is kept in an attribute of the same name, from where it is
     serialized.
 
-    :param source: ``"package.module:name"`` of the source.
-    :param source_kwargs: its arguments, rendered and packed; sealed once they were serialized.
+    :param source_kwargs: the source's arguments, rendered and packed; sealed once they were serialized.
     :param expansion: JSON of an :class:`Expansion`; whose stream this is.
     """
 
     def __init__(
         self,
         *,
-        source: str | None = None,
         source_kwargs: dict[str, Any] | str | None = None,
         expansion: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.source = source
         self.source_kwargs = source_kwargs
         self.expansion = expansion
         self._source: Any = None
-        self._session: StreamSession | None = None
+        self._walks: WalkOpener | None = None
 
     async def stream(self, cursor: JSON) -> AsyncIterator[Any]:
         """
@@ -100,7 +95,7 @@ class StreamingExpansionTrigger(BaseTrigger):
                 ref=expansion.ref,
                 try_number=try_number,
                 outer=self,
-                results=self._session.results if self._session else None,
+                results=self._walks.results if self._walks else None,
             )
             async with aclosing(opened) as items:
                 async for item in items:
@@ -124,14 +119,12 @@ class StreamingExpansionTrigger(BaseTrigger):
         """What Airflow's triggerer calls."""
         expansion = Expansion.from_json(self.expansion or {})
         await call_in_thread(mask, self._arguments())
-        resumable = True
-        if self.source is not None:
-            # In a thread: it may take a while, and run any code.
-            self._source = await call_in_thread(import_source, self.source)
-            resumable = is_resumable(self._source)
-        steps = await call_in_thread(_import_steps, expansion.steps)
-        session = StreamSession(expansion, self.stream, resumable=resumable, steps=steps)
-        self._session = session
+        # In a thread: imports may take a while, and run any code.
+        self._source = await call_in_thread(find_function, expansion.definition.source)
+        steps = await call_in_thread(find_steps, expansion.definition.steps)
+        resumable = is_streaming_trigger(self._source) or is_resumable(self._source)
+        self._walks = WalkOpener(expansion, self.stream, resumable=resumable, steps=steps)
+        session = StreamSession(expansion, self._walks)
         if self.task_instance is None:
             event: BatchEvent | TriggerEvent = await session.walk_inline()
         else:
@@ -140,3 +133,20 @@ class StreamingExpansionTrigger(BaseTrigger):
             self.log.info("For a worker to commit: %s", event.describe())
             event = TriggerEvent(event.map_failure(redact).to_json())
         yield event
+
+
+def trigger_for(expansion: Expansion, source_kwargs: dict[str, Any]) -> StreamingExpansionTrigger:
+    """
+    What walks a stream on from its last commit.
+
+    :param source_kwargs: the source's arguments, rendered by whoever waits.
+    """
+    definition = expansion.definition
+    source: Any = find_function(definition.source)
+    if is_streaming_trigger(source):
+        trigger: StreamingExpansionTrigger = source(**source_kwargs, expansion=expansion.to_json())
+        return trigger
+    if definition.parents:
+        parents = [ref.to_json() for ref in definition.parent_refs(expansion.run_id)]
+        source_kwargs = {**source_kwargs, "parents": parents}
+    return StreamingExpansionTrigger(source_kwargs=pack(source_kwargs), expansion=expansion.to_json())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from deferred_expand.walking.pauses import pauses
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-POLL = 1.0  # seconds between two looks at how many instances are finished
-LONGEST_POLL = 5.0  # seconds
+FINISHED_POLL = 1.0  # seconds between two looks at how many instances are finished, at first
 BURST = 0.5  # seconds' worth of items that come at once under a rate limit
 
 
@@ -55,13 +56,12 @@ class Pace:
     async def _room_for_pending(self, items: int) -> int:
         if self._max_pending is None or self._count_finished is None:
             return 2**62
-        pause = POLL
+        waits = pauses(FINISHED_POLL)
         while (room := self._max_pending - (items - self._finished)) <= 0:
             before = self._finished
             self._finished = min(items, await self._count_finished())
             if self._finished == before:
-                await asyncio.sleep(pause)
-                pause = min(1.5 * pause, LONGEST_POLL)
+                await asyncio.sleep(next(waits))
         return room
 
     async def _take_allowance(self, wanted: int, rate: float) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deferred_expand.walking.retry import RetryPolicy
+    from deferred_expand.walking.retry import SourceRetry
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,6 @@ class WalkPolicy:
     walk_ahead: float
     walk_ahead_bytes: float
     max_batch_bytes: int
-    retry: RetryPolicy | None = None
+    retry: SourceRetry | None = None
     max_items: float = math.inf
     name: str = "the source"

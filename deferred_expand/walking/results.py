@@ -8,7 +8,7 @@ from typing import Any
 
 from deferred_expand.exceptions import ResultsAwaited
 
-POLL = 1.0  # seconds
+RESULTS_POLL = 1.0  # seconds
 
 
 class FinishedResults(AsyncIterator[Any]):
@@ -55,7 +55,7 @@ class FinishedResults(AsyncIterator[Any]):
                 if not self._waits:
                     raise ResultsAwaited("the source waits for results of its items")
                 self._hurry()
-                await asyncio.sleep(POLL)
+                await asyncio.sleep(RESULTS_POLL)
         return await self._result(self._to_give.pop(0))
 
     async def _look(self) -> None:

@@ -18,7 +18,7 @@ LONGEST_REOPEN_WAIT = 30.0  # seconds
 
 
 @dataclass(frozen=True)
-class RetryPolicy:
+class SourceRetry:
     """
     What a hiccup of a source may cost: HTTP status 429 or 5xx, a connection that breaks, a time-out.
 
@@ -48,7 +48,7 @@ class RetryPolicy:
 class Reopenings:
     """How often one walk has opened its source again, and why."""
 
-    def __init__(self, source_retries: int, policy: RetryPolicy | None) -> None:
+    def __init__(self, source_retries: int, policy: SourceRetry | None) -> None:
         self._left = source_retries
         self._retries = 0
         self._policy = policy

@@ -9,18 +9,18 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0  # seconds
+CANCEL_PATIENCE = 5.0  # seconds
 
 
 async def end(task: asyncio.Task[Any]) -> None:
     """
     Cancel a task and wait for its end, whatever that raises.
 
-    One that ignores it for :data:`PATIENCE` seconds is named in the log, and left to itself.
+    One that ignores it for :data:`CANCEL_PATIENCE` seconds is named in the log, and left to itself.
     """
     task.cancel()
     with suppress(asyncio.CancelledError):
-        _, alive = await asyncio.wait({task}, timeout=PATIENCE)
+        _, alive = await asyncio.wait({task}, timeout=CANCEL_PATIENCE)
         if alive:
             log.warning("%s ignores that it is cancelled, and is left to itself", task.get_name())
     if task.done() and not task.cancelled():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,15 +14,16 @@ from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipExcept
 
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.committing.codec import encode_item
-from deferred_expand.committing.store import StreamRef, StreamStore
+from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import ItemsRemoved, SourceError
-from deferred_expand.operators.head import StreamHeadOperator
 from deferred_expand.plugin.commit import commit_announced, restore_removed
 from deferred_expand.plugin.passes import SchedulerPasses
 from deferred_expand.streams import commit_log
 from deferred_expand.streams.commit_log import CommitLog, batch_name
 from deferred_expand.streams.events import Announcement, BatchEvent
+from deferred_expand.streams.ref import StreamRef
 from deferred_expand.walking.staging import Encoded
+from deferred_expand.workers.head import StreamHeadOperator
 from tests.e2e import sources
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow, MemoryRecords, ProcessDied, SchedulerPass
 from tests.unit.helpers import PagedNumbers, make_walk
@@ -69,8 +71,8 @@ class StreamProcesses:
             users = DeferredExpandOperator(
                 task_id=USERS, source=sources.numbers, source_kwargs={"count": 1}, materialize="auto"
             )
-            self.patches.setattr(type(users), "mapped_task_id", INSERT)
-            self.head = StreamHeadOperator(task_id="head", stream=users)
+            definition = replace(users.definition, mapped_task_id=INSERT)
+            self.head = StreamHeadOperator(task_id="head", definition=definition, source_kwargs={"count": 1})
         self.triggerer = 0  # that the head's trigger is assigned to
         self.passes = {0: SchedulerPasses()}
         self.try_number = 1

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from deferred_expand.airflow_internals.sdk import count_task_instances
+from deferred_expand.airflow_internals.comms import count_task_instances
 from deferred_expand.plugin.passes import SchedulerPasses
 from deferred_expand.streams.events import Announcement
 from tests.memory_airflow import DAG_ID, RUN_ID, SchedulerPass

@@ -15,10 +15,10 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
-from deferred_expand.committing.store import StreamRef
 from deferred_expand.exceptions import SourceGaveUp, SourceSkipped
 from deferred_expand.sources.arguments import can_travel, pack, unpack
 from deferred_expand.sources.opening import open_source, with_own_outcomes
+from deferred_expand.streams.ref import StreamRef
 from deferred_expand.walking.threads import Threads
 from tests.unit import operators
 

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deferred_expand.committing.status import StreamStatus
-from deferred_expand.committing.store import StreamRef, StreamStore
+from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import SourceGaveUp, SourceSkipped, StreamError
-from deferred_expand.operators.reader import StreamReader
 from deferred_expand.shaping.follow import CommittedStream
 from deferred_expand.streams.commit_log import CommitLog, batch_name, plan_commit
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.streams.page import START
+from deferred_expand.streams.ref import StreamRef
 from deferred_expand.walking.threads import Threads
+from deferred_expand.workers.reader import StreamReader
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
 
 if TYPE_CHECKING:

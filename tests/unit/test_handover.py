@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deferred_expand.committing.board import CommitBoard
-from deferred_expand.committing.store import StreamRef
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import Announcement, Checkpoint
+from deferred_expand.streams.ref import StreamRef
 from deferred_expand.triggers.handover import ExpanderHandover, Overtaken
 from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -12,12 +13,12 @@ from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import StreamError
-from deferred_expand.operators.head import StreamHeadOperator
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.streams.page import START
+from deferred_expand.workers.head import StreamHeadOperator
 from tests.e2e import sources
-from tests.memory_airflow import MemoryAirflow
+from tests.memory_airflow import RUN_ID, MemoryAirflow
 
 
 def make_stream() -> DeferredExpandOperator:
@@ -28,10 +29,9 @@ def test_it_waits_for_the_unmapped_task_that_was_cleared_alone(monkeypatch: pyte
     airflow = MemoryAirflow()
     airflow.install(monkeypatch)
     with DAG("dag", schedule=None):
-        stream = make_stream()
-        head = StreamHeadOperator(task_id="head", stream=stream)
-    monkeypatch.setattr(DeferredExpandOperator, "mapped_task_id", "insert")
-    StreamStore(stream.stream_ref(airflow.context())).write_log(CommitLog("the new one"))
+        definition = replace(make_stream().definition, mapped_task_id="insert")
+        head = StreamHeadOperator(task_id="head", definition=definition, source_kwargs={"count": 1})
+    StreamStore(definition.ref(RUN_ID)).write_log(CommitLog("the new one"))
     for state in ("running", "deferred", None):
         airflow.tables.instances["users", -1] = state
         with pytest.raises(AirflowRescheduleException):
@@ -48,7 +48,7 @@ def test_what_the_expander_has_committed_is_no_failure_of_a_stream_that_walks_it
     airflow.install(monkeypatch)
     with DAG("dag", schedule=None):
         stream = make_stream()
-    store = StreamStore(stream.stream_ref(airflow.context()))
+    store = StreamStore(stream.definition.ref(RUN_ID))
     store.write_log(CommitLog("s", batches=2, items=5, writer="w", ended=True))
     late = BatchEvent("s", "w", 0, (3, 2), START, ended=True)
     assert len(stream.commit(airflow.context(), late.to_json(), until=None)) == 6
@@ -66,8 +66,7 @@ def test_it_waits_until_the_last_worker_is_reported(
     monkeypatch.setenv("AIRFLOW__DEFERRED_EXPAND__REQUEUE_DELAY", delay)
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "5")
     with DAG("dag", schedule=None):
-        stream = DeferredExpandOperator(task_id="s", source=sources.numbers, source_kwargs={"count": 1})
-        head = StreamHeadOperator(task_id="head", stream=stream)
+        head = StreamHeadOperator(task_id="head", definition=make_stream().definition, source_kwargs={})
     with time_machine.travel(NOON, tick=False), pytest.raises(AirflowRescheduleException) as raised:
         head._requeue()
     assert raised.value.reschedule_date == NOON + timedelta(seconds=seconds)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deferred_expand.airflow_internals.sdk import ENDED_STATES
+from deferred_expand.airflow_internals.comms import ENDED_STATES
 from deferred_expand.exceptions import ResultsAwaited
 from deferred_expand.streams.commit_log import CommitLog
-from deferred_expand.walking.pace import LONGEST_POLL, Pace
+from deferred_expand.walking.pace import Pace
+from deferred_expand.walking.pauses import LONGEST_PAUSE
 from deferred_expand.walking.results import FinishedResults
 from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk
 
@@ -47,7 +48,7 @@ async def test_no_more_is_asked_for_and_staged_than_may_be_pending() -> None:
     walk = paced(numbers, Pace(max_pending=4, finished=instances.count), batch_size=4)
     for finished in range(0, 20, 2):
         instances.finished = finished
-        await asyncio.sleep(3 * LONGEST_POLL)
+        await asyncio.sleep(3 * LONGEST_PAUSE)
         assert walk.items == min(20, finished + 4)
         assert len(numbers.given) == min(10, 2 + finished // 2), "the source is left alone as well"
     assert (await walk.all_batches()).ended

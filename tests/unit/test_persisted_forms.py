@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from deferred_expand import SourceRetry
 from deferred_expand.airflow_internals.sdk import redact
-from deferred_expand.committing.store import StreamRef
+from deferred_expand.definition import StreamDefinition
+from deferred_expand.shaping.steps import NamedStep
 from deferred_expand.sources.arguments import unseal
+from deferred_expand.sources.importing import DagPlace, ImportPath
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import Announcement, BatchEvent, Failure
 from deferred_expand.streams.page import Position
@@ -23,7 +26,24 @@ from deferred_expand.triggers.streaming import StreamingExpansionTrigger
 GOLDEN = Path(__file__).parent / "golden"
 
 POSITION = Position({"after": 3}, 2)
-REF = StreamRef("dag", "run", "users", "insert")
+DEFINITION = StreamDefinition(
+    dag_id="dag",
+    task_id="users",
+    source=ImportPath("tests.e2e.sources:numbers"),
+    hops_on_worker=False,
+    parents=(("a", "insert_a"), ("b", None)),
+    mapped_task_id="insert",
+    steps=(NamedStep("map", ImportPath("tests.e2e.sources:times_ten")),),
+    item_steps=(NamedStep("map", DagPlace("dag", "users", 1, "<lambda>")),),
+    batch_size=100,
+    batch_interval=5.0,
+    source_retries=2,
+    retry=SourceRetry(attempts=5),
+    materialize="auto",
+    max_pending=50,
+    rate_limit=2.5,
+    max_items=1000,
+)
 EVENT = BatchEvent("s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback"))
 FORMS: dict[str, Any] = {
     "batch_event": EVENT,
@@ -38,20 +58,7 @@ FORMS: dict[str, Any] = {
         failure=EVENT.failure,
         failed_try=2,
     ),
-    "expansion": Expansion(
-        REF,
-        "s",
-        for_head=True,
-        materialize="auto",
-        batch_size=100,
-        batch_interval=5.0,
-        source_retries=2,
-        retry={"attempts": 5},
-        steps=[["map", "tests.e2e.sources:times_ten"]],
-        max_pending=50,
-        rate_limit=2.5,
-        max_items=1000,
-    ),
+    "expansion": Expansion(DEFINITION, "run", "s", for_head=True),
 }
 
 
@@ -65,14 +72,12 @@ def test_it_is_written_as_the_golden_file_and_read_from_it(name: str) -> None:
 @pytest.mark.parametrize("name", ["batch_event", "commit_log", "expansion"])
 def test_another_version_is_refused_by_name(name: str) -> None:
     written = {**FORMS[name].to_json(), "version": 99}
-    with pytest.raises(ValueError, match="reads version 1 of a .*, not 99"):
+    with pytest.raises(ValueError, match=r"reads version \d of a .*, not 99"):
         type(FORMS[name]).from_json(written)
 
 
 def test_a_trigger_is_made_again_from_what_it_serializes() -> None:
-    trigger = StreamingExpansionTrigger(
-        source="m:f", source_kwargs={"a": 1}, expansion=FORMS["expansion"].to_json()
-    )
+    trigger = StreamingExpansionTrigger(source_kwargs={"a": 1}, expansion=FORMS["expansion"].to_json())
     path, kwargs = trigger.serialize()
     assert path == "deferred_expand.triggers.streaming.StreamingExpansionTrigger"
     again = StreamingExpansionTrigger(**json.loads(json.dumps(kwargs)))
@@ -81,7 +86,7 @@ def test_a_trigger_is_made_again_from_what_it_serializes() -> None:
 
 def test_a_sources_arguments_are_encrypted_and_older_ones_can_be_read() -> None:
     arguments = {"password": "open sesame", "since": datetime(2026, 1, 2, tzinfo=timezone.utc)}
-    sealed = StreamingExpansionTrigger(source="m:f", source_kwargs=arguments).serialize()[1]["source_kwargs"]
+    sealed = StreamingExpansionTrigger(source_kwargs=arguments).serialize()[1]["source_kwargs"]
     assert "sesame" not in sealed
     assert unseal(sealed) == arguments
     assert unseal(arguments) == arguments, "as they were written before they were encrypted"

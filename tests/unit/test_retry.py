@@ -11,7 +11,7 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from deferred_expand import RetryPolicy
+from deferred_expand import SourceRetry
 from deferred_expand.streams.page import Position
 from deferred_expand.walking.retry import Reopenings, is_transient
 
@@ -50,12 +50,12 @@ def test_a_hiccup_is_told_from_a_failure(error: Exception, transient: bool) -> N
 
 
 def test_waits_double_up_to_the_longest() -> None:
-    policy = RetryPolicy(wait=2, longest_wait=10)
+    policy = SourceRetry(wait=2, longest_wait=10)
     assert [policy.delay(ConnectionError(), attempt) for attempt in range(1, 5)] == [2, 4, 8, 10]
 
 
 def test_what_the_source_asks_for_counts_instead() -> None:
-    policy = RetryPolicy(wait=2)
+    policy = SourceRetry(wait=2)
     assert policy.delay(answered(429, Retry_After="17"), 1) == 17
     assert policy.delay(wrapped(answered(503, retry_after="90")), 4) == 90
     at = formatdate(time() + 100, usegmt=True)
@@ -68,14 +68,14 @@ def delays(reopenings: Reopenings, error: Any, place: Position, times: int) -> l
 
 
 def test_each_page_has_attempts_of_its_own() -> None:
-    reopenings = Reopenings(0, RetryPolicy(attempts=3))
+    reopenings = Reopenings(0, SourceRetry(attempts=3))
     for page in range(500):
         assert delays(reopenings, ConnectionError(), Position(page), 2) == [1, 2]
     assert delays(reopenings, ConnectionError(), Position(500), 3) == [1, 2, None]
 
 
 def test_source_retries_come_after_the_attempts_and_serve_other_errors_too() -> None:
-    reopenings = Reopenings(2, RetryPolicy(attempts=2))
+    reopenings = Reopenings(2, SourceRetry(attempts=2))
     assert delays(reopenings, ConnectionError(), Position(1), 3) == [1, 1, 2]
     assert reopenings.delay(ValueError(), Position(2)) is None
     assert delays(Reopenings(1, None), ConnectionError(), Position(1), 2) == [1, None]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import DAG
 
 from deferred_expand import DeferredExpandOperator
-from deferred_expand.committing.store import StreamRef, StreamStore
-from deferred_expand.operators.worker_hops import WorkerHops
+from deferred_expand.committing.store import StreamStore
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
+from deferred_expand.streams.ref import StreamRef
 from deferred_expand.triggers.hop import HopTrigger
+from deferred_expand.workers.hops import WorkerHops
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
 from tests.unit import operators
 
@@ -29,13 +30,13 @@ class Worker:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **source_kwargs: Any) -> None:
         self.airflow = MemoryAirflow()
         self.airflow.install(monkeypatch)
-        with DAG(DAG_ID, schedule=None):
+        with DAG(DAG_ID, schedule=None) as dag:
             stream = DeferredExpandOperator(
                 task_id="users", source=operators.QuietFirstOperator, source_kwargs=source_kwargs
             )
         self.store = StreamStore(REF)
         self.store.write_log(CommitLog("s"))
-        self.hops = WorkerHops(stream, self.store, source_kwargs, 1)
+        self.hops = WorkerHops(stream.definition, self.store, source_kwargs, 1, dag)
 
     @property
     def log(self) -> CommitLog:

@@ -9,7 +9,7 @@ from airflow.providers.http.operators.http import HttpOperator
 from airflow.sdk import DAG, BaseOperator, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from deferred_expand import DeferredExpandOperator, RetryPolicy
+from deferred_expand import DeferredExpandOperator, SourceRetry
 from tests.e2e import sources
 from tests.e2e.operators import CountingTrigger, EchoOperator
 
@@ -38,7 +38,7 @@ with DAG("http_links", schedule=None):
             response_filter=sources.numbers_of,
         ),
         batch_interval=0.2,
-        retry=RetryPolicy(attempts=4, wait=0.2),
+        retry=SourceRetry(attempts=4, wait=0.2),
     )
     collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
 

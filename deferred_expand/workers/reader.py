@@ -9,19 +9,19 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from deferred_expand import settings
-from deferred_expand.airflow_internals.sdk import AirflowRescheduleException, is_in_process
+from deferred_expand.airflow_internals.comms import is_in_process
+from deferred_expand.airflow_internals.sdk import AirflowRescheduleException
 from deferred_expand.committing.codec import decode_or_skipped
-from deferred_expand.committing.status import StreamStatus
+from deferred_expand.committing.status import FIRST_LOOK, StreamStatus
 from deferred_expand.exceptions import StreamError
 from deferred_expand.shaping.pipeline import shape_batch
 from deferred_expand.streams.page import SkippedItem
+from deferred_expand.walking.pauses import pauses
 
 if TYPE_CHECKING:
     from deferred_expand.committing.store import StreamStore
     from deferred_expand.shaping.steps import Steps
     from deferred_expand.streams.commit_log import CommitLog
-
-FIRST_POLL, LONGEST_POLL = 0.5, 5.0  # seconds
 
 
 def come_back_unless_over(store: StreamStore) -> None:
@@ -80,7 +80,7 @@ class StreamReader(Sequence[Any]):
     def _wait_for(self, number: int) -> CommitLog:
         """The log once it has the item, or the stream has ended."""
         gives_up_at = time.monotonic() + settings.read_timeout()
-        pause = FIRST_POLL
+        waits = pauses(FIRST_LOOK)
         while True:
             status = StreamStatus.read(self._store)
             if status.log is not None and (status.log.items >= number or status.log.ended):
@@ -89,20 +89,14 @@ class StreamReader(Sequence[Any]):
                 return self._ended_early(status)
             if time.monotonic() > gives_up_at:
                 raise StreamError(
-                    f"{self._where} has not given item {number} within [deferred_expand] read_timeout"
+                    f"{self._store.ref} has not given item {number} within [deferred_expand] read_timeout"
                 )
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_POLL)
+            time.sleep(next(waits))
 
     def _ended_early(self, status: StreamStatus) -> CommitLog:
         if status.log is None or status.walker != "success":
             raise StreamError(
-                f"{self._where} has ended as {status.walker}, after {status.log.items if status.log else 0} "
-                "item(s); clear what walks it, and this task"
+                f"{self._store.ref} has ended as {status.walker}, after "
+                f"{status.log.items if status.log else 0} item(s); clear what walks it, and this task"
             )
         return status.log
-
-    @property
-    def _where(self) -> str:
-        ref = self._store.ref
-        return f"the stream of task {ref.task_id!r} in DAG {ref.dag_id!r}, run {ref.run_id!r},"

@@ -7,31 +7,34 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand import settings
-from deferred_expand.airflow_internals.sdk import (
+from deferred_expand.airflow_internals.comms import (
     ENDED_STATES,
-    AirflowRescheduleException,
-    AirflowSkipException,
-    BaseOperator,
     count_task_instances,
     is_in_process,
     set_map_index_label,
     task_instance_state,
 )
-from deferred_expand.committing.store import StreamRef, StreamStore
+from deferred_expand.airflow_internals.sdk import (
+    AirflowRescheduleException,
+    AirflowSkipException,
+    BaseOperator,
+)
+from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import ItemsRemoved, StreamError
-from deferred_expand.operators.opener import error_of
-from deferred_expand.operators.reader import come_back_unless_over
 from deferred_expand.sources.arguments import mask
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
+from deferred_expand.workers.opener import error_of
+from deferred_expand.workers.reader import come_back_unless_over
+from deferred_expand.workers.waiting import StreamWait
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deferred_expand.operators.deferred_expand import DeferredExpandOperator
-    from deferred_expand.operators.worker_hops import WorkerHops
+    from deferred_expand.airflow_internals.sdk import BaseTrigger
+    from deferred_expand.definition import StreamDefinition
     from deferred_expand.streams.events import Failure
-    from deferred_expand.triggers.hop import HopTrigger
+    from deferred_expand.streams.ref import StreamRef
 
 
 class StreamHeadOperator(BaseOperator):
@@ -45,10 +48,10 @@ class StreamHeadOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("source_kwargs",)
 
-    def __init__(self, *, stream: DeferredExpandOperator, **kwargs: Any) -> None:
+    def __init__(self, *, definition: StreamDefinition, source_kwargs: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._stream = stream
-        self.source_kwargs = stream.source_kwargs
+        self._definition = definition
+        self.source_kwargs = source_kwargs
 
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
         super().render_template_fields(context, jinja_env)
@@ -56,33 +59,29 @@ class StreamHeadOperator(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Go on from the last commit: wait for batches, or end."""
-        for parent in self._stream.parents:
-            come_back_unless_over(StreamStore(parent.stream_ref(context)))
-        store = StreamStore(self._stream.stream_ref(context))
-        self._let_unmapped_task_end(store.ref)
-        log = store.read_log()
+        wait = self._wait(context)
+        for parent in self._definition.parent_refs(wait.run_id):
+            come_back_unless_over(StreamStore(parent))
+        self._let_unmapped_task_end(wait.ref)
+        log = wait.store.read_log()
         if log is None:
-            raise StreamError(
-                f"the stream of task {store.ref.task_id!r} in DAG {store.ref.dag_id!r}, run "
-                f"{store.ref.run_id!r}, is not open: clear {store.ref.task_id!r} with its downstream"
-            )
-        if log.failure is not None and log.failed_try != context["ti"].try_number:
+            raise StreamError(f"{wait.ref} is not open: clear {wait.ref.task_id!r} with its downstream")
+        if log.failure is not None and log.failed_try != wait.try_number:
             self.log.info("A new try: the stream goes on after item %d", log.items)
             log = replace(log, failure=None, failed_try=None)
-            store.write_log(log)
-        self._go_on(context, store, log)
+            wait.store.write_log(log)
+        self._go_on(context, wait, log)
 
     def commit(self, context: Any, event: dict[str, Any]) -> None:
         """Make the staged batches visible, and let the scheduler create their instances."""
-        self._commit(context, StreamStore(self._stream.stream_ref(context)), BatchEvent.from_json(event))
-
-    def after_hop(self, context: Any, event: dict[str, Any]) -> None:
-        """Resumed by a hop whose second half is a worker's: commit what it gives."""
-        store = StreamStore(self._stream.stream_ref(context))
-        log = store.read_log()
+        wait = self._wait(context)
+        log = wait.store.read_log()
         if log is None or log.stream != event["stream"]:
             return self.execute(context)
-        self._take(context, store, self._hops(context, store).after(log, event))
+        self._take(context, wait, log, wait.after(log, event))
+
+    def _wait(self, context: Any) -> StreamWait:
+        return StreamWait(self, self._definition, self.source_kwargs, context, for_head=True)
 
     def _let_unmapped_task_end(self, ref: StreamRef) -> None:
         """Cleared alone, it opens the stream anew, and walks it up to the items that there are."""
@@ -91,41 +90,31 @@ class StreamHeadOperator(BaseOperator):
             self.log.info("Task %r is %s: this instance waits for it", ref.task_id, state)
             self._requeue()
 
-    def _hops(self, context: Any, store: StreamStore) -> WorkerHops:
-        return self._stream.worker_hops(store, self.source_kwargs, context["ti"].try_number)
-
-    def _take(self, context: Any, store: StreamStore, outcome: HopTrigger | BatchEvent) -> None:
-        if isinstance(outcome, BatchEvent):
-            self._commit(context, store, outcome)
-        else:
-            self.defer(trigger=outcome, method_name="after_hop")
-
-    def _commit(self, context: Any, store: StreamStore, batch_event: BatchEvent) -> None:
-        log = store.read_log()
-        plan = plan_commit(log, batch_event, context["ti"].try_number) if log else None
+    def _take(
+        self, context: Any, wait: StreamWait, log: CommitLog, outcome: BaseTrigger | BatchEvent
+    ) -> None:
+        if not isinstance(outcome, BatchEvent):
+            self.defer(trigger=outcome, method_name="commit")
+        plan = plan_commit(log, outcome, wait.try_number)
         if plan is None and is_in_process():
             self._requeue()  # the source waits for what its items return
         if plan is None:
             self.log.warning("The stream has gone on without these batches; they are dropped")
             return self.execute(context)
-        store.write(plan, mapped_length=1 + plan.log.items)
-        self.log.info("Committed %d batch(es): %s", len(batch_event.counts), plan.log.describe())
+        wait.store.write(plan, mapped_length=1 + plan.log.items)
+        self.log.info("Committed %d batch(es): %s", len(outcome.counts), plan.log.describe())
         set_map_index_label(context, plan.log.describe())
         # The pass of the scheduler that creates the instances is also the one that shows which of
         # those that the expander has made an earlier pass took for surplus.
-        if batch_event.counts or (plan.log.ended and self._stream.materialize != "callback"):
+        if outcome.counts or (plan.log.ended and self._definition.materialize != "callback"):
             self._requeue()
-        self._go_on(context, store, plan.log)
+        self._go_on(context, wait, plan.log)
 
-    def _go_on(self, context: Any, store: StreamStore, log: CommitLog) -> None:
-        ref = store.ref
+    def _go_on(self, context: Any, wait: StreamWait, log: CommitLog) -> None:
         set_map_index_label(context, log.describe())
         if not log.ended and log.failure is None:
-            if self._stream.hops_on_worker:
-                return self._take(context, store, self._hops(context, store).go_on(log))
-            trigger = self._stream.trigger(ref, log.stream, self.source_kwargs, for_head=True)
-            self.defer(trigger=trigger, method_name="commit")
-        self._require_all_instances(ref, log)
+            return self._take(context, wait, log, wait.go_on(log))
+        self._require_all_instances(wait.ref, log)
         if log.failure is not None:
             self._end_as(log.failure, log.items)
         if not log.items:

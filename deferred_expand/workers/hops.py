@@ -12,8 +12,10 @@ from uuid import uuid4
 from deferred_expand import settings
 from deferred_expand.committing.codec import encode_batches
 from deferred_expand.shaping.pipeline import shape_batch
-from deferred_expand.sources.chain import Hop, OperatorChain, Step
+from deferred_expand.shaping.steps import find_steps
+from deferred_expand.sources.chain import Hop, HopResult, OperatorChain
 from deferred_expand.sources.hops import OVER
+from deferred_expand.sources.importing import ImportPath, find_function
 from deferred_expand.streams.commit_log import batch_name
 from deferred_expand.streams.events import BatchEvent, Failure
 from deferred_expand.streams.page import Position
@@ -21,23 +23,29 @@ from deferred_expand.triggers.hop import HopTrigger
 
 if TYPE_CHECKING:
     from deferred_expand.committing.store import StreamStore
-    from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+    from deferred_expand.definition import StreamDefinition
     from deferred_expand.streams.commit_log import CommitLog
 
 
 class WorkerHops:
-    """:param source_kwargs: the operator's arguments, rendered."""
+    """
+    :param source_kwargs: the operator's arguments, rendered.
+    :param dag: which has what cannot be imported.
+    """
 
     def __init__(
         self,
-        stream: DeferredExpandOperator,
+        definition: StreamDefinition,
         store: StreamStore,
         source_kwargs: dict[str, Any],
         try_number: int,
+        dag: Any,
     ) -> None:
-        self._stream = stream
+        self._definition = definition
         self._store = store
-        self._chain = OperatorChain(stream.source_object, source_kwargs, store.ref, try_number)
+        operator: Any = find_function(definition.source, dag)
+        self._chain = OperatorChain(operator, source_kwargs, store.ref, try_number)
+        self._steps = find_steps(definition.steps, dag)
 
     def go_on(self, log: CommitLog) -> HopTrigger | BatchEvent:
         """What to wait for after the last commit; or, in the beginning, what there is to commit."""
@@ -55,31 +63,33 @@ class WorkerHops:
         # Hops that gave nothing have not been committed; what is to be passed over is the last commit's.
         start = log.position if log.position.cursor == event["hop"] else Position(event["hop"])
         if "over" in event:
-            return self._take(log, start, Step(event["over"], None))
+            return self._take(log, start, HopResult(event["over"], None))
         if "failed" in event:
             self._chain.fail(*event["failed"])
         return self._take(log, start, self._chain.resume(Hop.from_cursor(event["hop"]), event["event"]))
 
     def _trigger(self, log: CommitLog, cursor: Any) -> HopTrigger:
-        retry = self._stream.retry
-        operator = self._stream.source if self._stream.source_is_importable else None
+        source, retry = self._definition.source, self._definition.retry
         return HopTrigger(
-            stream=log.stream, hop=cursor, operator=operator, retry=retry.to_json() if retry else None
+            stream=log.stream,
+            hop=cursor,
+            operator=source.path if isinstance(source, ImportPath) else None,
+            retry=retry.to_json() if retry else None,
         )
 
-    def _take(self, log: CommitLog, start: Position, step: Step) -> HopTrigger | BatchEvent:
+    def _take(self, log: CommitLog, start: Position, result: HopResult) -> HopTrigger | BatchEvent:
         """
-        Stage a step's items; without any, and with more hops to come, wait for the next one.
+        Stage a hop's items; without any, and with more hops to come, wait for the next one.
 
-        :param start: where the step begins, with how many of its items are committed.
+        :param start: where the hop begins, with how many of its items are committed.
         """
-        cursor = OVER if step.next is None else step.next.to_cursor()
-        items = shape_batch(step.items, self._stream.consumers.steps)[start.skip :]
-        if not items and step.next is not None:
+        cursor = OVER if result.next is None else result.next.to_cursor()
+        items = shape_batch(result.items, self._steps)[start.skip :]
+        if not items and result.next is not None:
             return self._trigger(log, cursor)
         writer, error = uuid4().hex[:12], None
         counts: list[int] = []
-        size, largest = self._stream.batch_size, settings.max_batch_bytes()
+        size, largest = self._definition.batch_size, settings.max_batch_bytes()
         for first in range(0, len(items), size):
             encoded = encode_batches(items[first : first + size], log.items + first + 1, largest)
             for batch in encoded.batches:
@@ -94,6 +104,6 @@ class WorkerHops:
             first=log.batches,
             counts=tuple(counts),
             position=Position(cursor) if error is None else start.after(sum(counts)),
-            ended=step.next is None and error is None,
+            ended=result.next is None and error is None,
             failure=Failure.of(error) if error is not None else None,
         )

@@ -1,28 +1,45 @@
-"""``users.output``: a reference to a stream, and what it resolves to."""
+"""``users.output``: a reference to a stream."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import attrs
 
 from deferred_expand.airflow_internals.sdk import PlainXComArg
 from deferred_expand.committing.store import StreamStore
-from deferred_expand.exceptions import DefinitionError, SourceNotImportable, StreamError
-from deferred_expand.operators.reader import StreamReader
-from deferred_expand.shaping.pipeline import shape_one
-from deferred_expand.shaping.steps import Kind, Step, Steps
+from deferred_expand.exceptions import DefinitionError, SourceNotImportable
+from deferred_expand.shaping.steps import Kind, Step, Steps, find_steps
+from deferred_expand.workers.items import StreamItems
+from deferred_expand.workers.reader import StreamReader
 
 if TYPE_CHECKING:
-    from deferred_expand.operators.deferred_expand import DeferredExpandOperator
-    from deferred_expand.streams.commit_log import CommitLog
+    from deferred_expand.definition import StreamDefinition
 
 UNSET = object()
 
 Function = Callable[[Any], Any] | str
 """A function, or its ``"package.module:name"``."""
+
+
+class StreamTask(Protocol):
+    """The unmapped task, as far as a reference to its stream needs it."""
+
+    source_kwargs: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+
+    @property
+    def definition(self) -> StreamDefinition:
+        """As the DAG has it by now."""
+
+    def combine(
+        self, how: str, references: Sequence[StreamReference], options: dict[str, Any]
+    ) -> StreamReference:
+        """One stream of several, this one the first."""
 
 
 @attrs.define
@@ -40,7 +57,7 @@ class StreamReference(PlainXComArg):
     steps: Steps = ()
 
     @property
-    def stream(self) -> DeferredExpandOperator:
+    def stream(self) -> StreamTask:
         return self.operator  # type: ignore[return-value]
 
     def filter(self, function: Function) -> StreamReference:
@@ -75,9 +92,11 @@ class StreamReference(PlainXComArg):
         return self._combine("concat", others)
 
     def resolve(self, context: Any) -> StreamItems | StreamReader:
-        store = StreamStore(self.stream.stream_ref(context))
-        if context["ti"].task_id == self.stream.mapped_task_id:
-            return StreamItems(store, self.stream.item_steps, context["ti"].map_index)
+        definition, ti = self.stream.definition, context["ti"]
+        store = StreamStore(definition.ref(ti.run_id))
+        if ti.task_id == definition.mapped_task_id:
+            steps = find_steps(definition.item_steps, self.operator.get_dag())
+            return StreamItems(store, steps, ti.map_index)
         return StreamReader(store, self.steps)
 
     def __getitem__(self, key: str) -> NoReturn:
@@ -93,59 +112,9 @@ class StreamReference(PlainXComArg):
             raise SourceNotImportable(f"{self.stream.where}: .{kind}(): {error}") from error
 
     def _combine(self, how: str, others: Sequence[Any], **options: Any) -> StreamReference:
-        from deferred_expand.operators.branch import combine
-
         for other in others:
             if not isinstance(other, StreamReference):
                 raise DefinitionError(
                     f"{self.stream.where}: .{how}() takes outputs of DeferredExpandOperators, not {other!r}"
                 )
-        return combine(how, (self, *others), options)
-
-
-class StreamItems(Sequence[Any]):
-    """
-    The committed items of a stream, by map index: item n has map index n, the stream head has 0.
-
-    Nothing is read before it is asked for, and then one batch at a time.
-
-    :param steps: maps that are applied here.
-    :param map_index: of the instance that asks.
-    """
-
-    def __init__(self, store: StreamStore, steps: Steps = (), map_index: int = 0) -> None:
-        self._store = store
-        self._steps = steps
-        self._map_index = map_index
-
-    @cached_property
-    def _log(self) -> CommitLog:
-        log = self._store.read_log()
-        if log is None:
-            ref = self._store.ref
-            raise StreamError(
-                f"the stream of task {ref.task_id!r} in DAG {ref.dag_id!r}, run {ref.run_id!r}, was "
-                f"never opened, or its XComs were deleted. Clear {ref.task_id!r} with its downstream"
-            )
-        return log
-
-    def __len__(self) -> int:
-        return 1 + self._log.items
-
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self[n] for n in range(*index.indices(len(self)))]
-        if self._map_index >= len(self):
-            # Airflow counts modulo the length (airflow/sdk/definitions/_internal/expandinput.py), which
-            # would give the item of another one to an instance that a shorter stream has no item for.
-            index = self._map_index
-        return shape_one(self._store.read_item(self._log, index), self._steps)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[n] for n in range(1, len(self)))
+        return self.stream.combine(how, (self, *others), options)

@@ -1,0 +1,65 @@
+"""What an unmapped task gets to know while its DAG is parsed, and the length that it gives a mapped one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.definitions._internal.abstractoperator import AbstractOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions._internal.mixins import DependencyMixin
+
+
+class ParsedOperator(BaseOperator):
+    """An operator that is asked where its edges begin, and told when its DAG is complete."""
+
+    _edge_from: BaseOperator
+
+    def edge_to(self, other: AbstractOperator) -> BaseOperator:
+        """
+        The task at which an edge to another task shall begin: this one, or one in its stead.
+
+        A mapped operator comes by as soon as it is made, by the references that it is given.
+        """
+        return self
+
+    def when_parsed(self) -> None:
+        """All tasks and edges of the DAG are known."""
+
+    def update_relative(
+        self, other: DependencyMixin, upstream: bool = True, edge_modifier: Any = None
+    ) -> None:
+        """
+        Called for each edge, right before :attr:`leaves` or ``roots`` is read
+        (airflow/sdk/definitions/_internal/node.py, ``_set_relatives``).
+        """
+        super().update_relative(other, upstream, edge_modifier)
+        self._edge_from = self
+        if not upstream and isinstance(other, AbstractOperator):
+            self._edge_from = self.edge_to(other)
+
+    @property
+    def leaves(self) -> list[BaseOperator]:
+        return [self._edge_from]
+
+    def resolve_template_files(self) -> None:
+        """The last that the DAG parser asks of every task (airflow/dag_processing/dagbag.py)."""
+        super().resolve_template_files()
+        self.when_parsed()
+
+
+class MappableValue(list[Any]):
+    """
+    What a task returns for others to be mapped over: one JSON object, of the length that they shall have.
+
+    The SDK stores ``len()`` of what it pushes as the mapped length
+    (airflow/sdk/execution_time/task_runner.py, ``_push_xcom_if_needed``).
+    """
+
+    def __init__(self, description: dict[str, Any], mapped_length: int) -> None:
+        super().__init__([description])
+        self._mapped_length = mapped_length
+
+    def __len__(self) -> int:
+        return self._mapped_length

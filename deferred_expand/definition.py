@@ -1,0 +1,80 @@
+"""
+What a stream is, as its DAG says: all that workers and triggerers need to know of it.
+
+Made where the DAG is parsed, from the author's operator; taken by whatever runs the stream. It is
+plain and frozen, and JSON both ways.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from deferred_expand.shaping.steps import NamedStep
+from deferred_expand.sources.importing import FunctionName, name_from_json
+from deferred_expand.streams.ref import StreamRef
+from deferred_expand.walking.retry import SourceRetry
+
+Materialize = Literal["auto", "triggerer", "callback"]
+MATERIALIZE: tuple[Materialize, ...] = get_args(Materialize)
+
+
+@dataclass(frozen=True)
+class StreamDefinition:
+    """
+    :param task_id: of the unmapped task.
+    :param source: name of the function, operator class or trigger class that is walked.
+    :param hops_on_worker: the sync halves of an operator's hops run where the DAG file is.
+    :param parents: task ids, unmapped and mapped, of the streams that this one is made of.
+    :param mapped_task_id: of the task that is expanded over the stream; ``None``: the unmapped task
+        walks it to its end.
+    :param steps: that shape the items where the stream is walked.
+    :param item_steps: maps that are applied where an item is read.
+    :param retry: what hiccups may cost; ``None``: they count as any other error.
+
+    The rest is as :class:`~deferred_expand.DeferredExpandOperator` says.
+    """
+
+    dag_id: str
+    task_id: str
+    source: FunctionName
+    hops_on_worker: bool
+    parents: tuple[tuple[str, str | None], ...]
+    mapped_task_id: str | None
+    steps: tuple[NamedStep, ...]
+    item_steps: tuple[NamedStep, ...]
+    batch_size: int
+    batch_interval: float
+    source_retries: int
+    retry: SourceRetry | None
+    materialize: Materialize
+    max_pending: int | None
+    rate_limit: float | None
+    max_items: int | None
+
+    def ref(self, run_id: str) -> StreamRef:
+        return StreamRef(self.dag_id, run_id, self.task_id, self.mapped_task_id)
+
+    def parent_refs(self, run_id: str) -> list[StreamRef]:
+        return [StreamRef(self.dag_id, run_id, *parent) for parent in self.parents]
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"DAG {self.dag_id!r}, task {self.task_id!r}"
+
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        lists = {name: list(data[name]) for name in ("steps", "item_steps")}
+        return {**data, **lists, "parents": [list(parent) for parent in self.parents]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> StreamDefinition:
+        read = {
+            "source": name_from_json(data["source"]),
+            "parents": tuple(tuple(parent) for parent in data["parents"]),
+            "steps": tuple(map(NamedStep.from_json, data["steps"])),
+            "item_steps": tuple(map(NamedStep.from_json, data["item_steps"])),
+            "retry": SourceRetry(**data["retry"]) if data["retry"] else None,
+        }
+        return cls(**{**data, **read})

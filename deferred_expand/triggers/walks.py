@@ -1,0 +1,127 @@
+"""How the walk of a stream is opened in a triggerer: its source, policy, pace, and where batches go."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from deferred_expand import settings
+from deferred_expand.airflow_internals.comms import (
+    ENDED_STATES,
+    count_task_instances,
+    ensure_sync_calls_work_here,
+    finished_items,
+    is_in_process,
+)
+from deferred_expand.committing.stager import XComStager
+from deferred_expand.committing.store import StreamStore
+from deferred_expand.shaping.pipeline import shape
+from deferred_expand.sources.opening import with_own_outcomes
+from deferred_expand.triggers.calls import call_in_thread, shared_threads
+from deferred_expand.walking.pace import Pace
+from deferred_expand.walking.policy import WalkPolicy
+from deferred_expand.walking.results import FinishedResults
+from deferred_expand.walking.walk import Walk
+from deferred_expand.walking.watchdog import LoopWatchdog
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+    from deferred_expand.shaping.steps import Steps
+    from deferred_expand.streams.events import Checkpoint
+    from deferred_expand.streams.page import JSON
+    from deferred_expand.triggers.expansion import Expansion
+
+log = logging.getLogger(__name__)
+
+_watchdog = LoopWatchdog()
+
+
+class WalkOpener:
+    """
+    :param stream: opens the source after a cursor.
+    :param resumable: it can be entered in the middle; otherwise it is walked from the start again.
+    :param steps: that shape its items.
+    """
+
+    def __init__(
+        self,
+        expansion: Expansion,
+        stream: Callable[[JSON], AsyncIterator[Any]],
+        *,
+        resumable: bool,
+        steps: Steps = (),
+    ) -> None:
+        self._expansion = expansion
+        self._stream = stream
+        self._resumable = resumable
+        self._steps = steps
+        self._store = StreamStore(expansion.ref)
+        self._walk: Walk | None = None
+
+    def open(self, checkpoint: Checkpoint, *, limited: bool = True) -> Walk:
+        """
+        A walk from the checkpoint that is not started yet.
+
+        :param limited: it may not be far ahead of what is committed.
+        """
+        _watchdog.watch()
+        policy = self._policy(limited)
+        stager = XComStager(self._store, shared_threads, int(policy.max_batch_bytes))
+        self._walk = Walk(self._open_source, stager, policy, checkpoint, self._pace())
+        return self._walk
+
+    def results(self) -> FinishedResults:
+        """What finished items have returned, for the source of the walk that was opened here."""
+        walk, ref = self._walk, self._expansion.ref
+        if walk is None:
+            raise RuntimeError("the walk is not open")
+        return FinishedResults(
+            lambda: call_in_thread(finished_items, ref.dag_id, ref.run_id, ref.instances_of),
+            lambda number: call_in_thread(self._store.read_result, number),
+            lambda: walk.given_again,
+            walk.hurry,
+            waits=not is_in_process(),
+        )
+
+    async def _open_source(self, cursor: JSON) -> AsyncGenerator[Any, None]:
+        await ensure_sync_calls_work_here()
+        opened = self._stream(cursor)
+        if self._steps:
+            opened = shape(opened, self._steps, shared_threads)
+        async with aclosing(with_own_outcomes(opened)) as items:
+            async for item in items:
+                yield item
+
+    def _policy(self, limited: bool) -> WalkPolicy:
+        definition = self._expansion.definition
+        return WalkPolicy(
+            batch_size=min(definition.batch_size, definition.max_pending or sys.maxsize),
+            batch_interval=definition.batch_interval,
+            source_retries=definition.source_retries,
+            resumable=self._resumable,
+            walk_ahead=settings.walk_ahead() if limited else math.inf,
+            walk_ahead_bytes=settings.walk_ahead_bytes() if limited else math.inf,
+            max_batch_bytes=settings.max_batch_bytes(),
+            max_items=definition.max_items or math.inf,
+            name=f"source of task {definition.task_id!r} in DAG {definition.dag_id!r}",
+            retry=definition.retry,
+        )
+
+    def _pace(self) -> Pace | None:
+        definition, ref = self._expansion.definition, self._expansion.ref
+        if definition.max_pending is None and definition.rate_limit is None:
+            return None
+        if is_in_process():
+            log.info("max_pending and rate_limit do nothing in dag.test(), where tasks run one by one")
+            return None
+        return Pace(
+            definition.max_pending,
+            definition.rate_limit,
+            lambda: call_in_thread(
+                count_task_instances, ref.dag_id, ref.run_id, ref.instances_of, states=ENDED_STATES
+            ),
+        )

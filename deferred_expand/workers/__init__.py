@@ -1,0 +1,1 @@
+"""What a stream's task instances do on workers, given its definition."""

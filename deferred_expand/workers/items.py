@@ -1,0 +1,63 @@
+"""A stream as the instances of the task that is expanded over it see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
+
+from deferred_expand.exceptions import StreamError
+from deferred_expand.shaping.pipeline import shape_one
+
+if TYPE_CHECKING:
+    from deferred_expand.committing.store import StreamStore
+    from deferred_expand.shaping.steps import Steps
+    from deferred_expand.streams.commit_log import CommitLog
+
+
+class StreamItems(Sequence[Any]):
+    """
+    The committed items of a stream, by map index: item n has map index n, the stream head has 0.
+
+    Nothing is read before it is asked for, and then one batch at a time.
+
+    :param steps: maps that are applied here.
+    :param map_index: of the instance that asks.
+    """
+
+    def __init__(self, store: StreamStore, steps: Steps = (), map_index: int = 0) -> None:
+        self._store = store
+        self._steps = steps
+        self._map_index = map_index
+
+    @cached_property
+    def _log(self) -> CommitLog:
+        log = self._store.read_log()
+        if log is None:
+            ref = self._store.ref
+            raise StreamError(
+                f"{ref} was never opened, or its XComs were deleted. "
+                f"Clear {ref.task_id!r} with its downstream"
+            )
+        return log
+
+    def __len__(self) -> int:
+        return 1 + self._log.items
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        if self._map_index >= len(self):
+            # Airflow counts modulo the length (airflow/sdk/definitions/_internal/expandinput.py), which
+            # would give the item of another one to an instance that a shorter stream has no item for.
+            index = self._map_index
+        return shape_one(self._store.read_item(self._log, index), self._steps)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[n] for n in range(1, len(self)))

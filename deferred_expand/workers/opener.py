@@ -1,0 +1,114 @@
+"""What the unmapped task does: it opens the stream, and walks it where no stream head does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from deferred_expand.airflow_internals.comms import count_task_instances
+from deferred_expand.airflow_internals.sdk import AirflowFailException, AirflowSkipException
+from deferred_expand.airflow_internals.tasks import MappableValue
+from deferred_expand.committing.store import StreamStore
+from deferred_expand.exceptions import SourceFailed, StreamError
+from deferred_expand.sources.importing import find_function
+from deferred_expand.sources.opening import is_operator
+from deferred_expand.streams.commit_log import CommitLog, plan_commit
+from deferred_expand.streams.events import BatchEvent
+from deferred_expand.workers.reader import come_back_unless_over
+from deferred_expand.workers.waiting import StreamWait
+
+if TYPE_CHECKING:
+    from deferred_expand.airflow_internals.sdk import BaseOperator, BaseTrigger
+    from deferred_expand.definition import StreamDefinition
+    from deferred_expand.streams.events import Failure
+
+
+def error_of(failure: Failure, hint: str = "") -> Exception:
+    """How a task ends whose source could not go on."""
+    if failure.outcome == "skip":
+        return AirflowSkipException(failure.message)
+    message = failure.message + hint
+    return AirflowFailException(message) if failure.outcome == "fail" else SourceFailed(message)
+
+
+class StreamOpener:
+    """
+    One try of the unmapped task.
+
+    :param task: that is executed; its ``commit`` leads to :meth:`commit`.
+    :param source_kwargs: the source's arguments, rendered.
+    """
+
+    def __init__(
+        self, task: BaseOperator, definition: StreamDefinition, source_kwargs: dict[str, Any], context: Any
+    ) -> None:
+        self._task = task
+        self._definition = definition
+        self._wait = StreamWait(task, definition, source_kwargs, context, for_head=False)
+
+    def open(self) -> MappableValue:
+        """Open the stream anew; what an earlier run of this task left is gone by now."""
+        self._say_where_hops_run()
+        log, ref = CommitLog(stream=uuid4().hex), self._wait.ref
+        self._wait.store.write_log(log)
+        if ref.mapped_task_id is None:
+            for parent in self._definition.parent_refs(self._wait.run_id):
+                come_back_unless_over(StreamStore(parent))
+            return self._go_on(log, until=None)
+        existing = count_task_instances(ref.dag_id, ref.run_id, ref.mapped_task_id)
+        return self._go_on(log, until=existing - 1)
+
+    def commit(self, event: dict[str, Any], until: int | None) -> MappableValue:
+        """
+        Commit batches where no stream head does: before the mapped task of a stream that is run
+        again starts, and to the end of a stream that no task is expanded over.
+
+        :param event: that a trigger has sent.
+        :param until: how many item instances are left of the earlier run; ``None``: to the end.
+        """
+        log = self._wait.store.read_log()
+        if log is None or log.stream != event["stream"]:
+            raise StreamError(f"{self._definition.where}: another try of the task has opened the stream anew")
+        return self._take(log, self._wait.after(log, event), until)
+
+    def _take(self, log: CommitLog, outcome: BaseTrigger | BatchEvent, until: int | None) -> MappableValue:
+        if not isinstance(outcome, BatchEvent):
+            self._task.defer(trigger=outcome, method_name="commit", kwargs={"until": until})
+        plan = plan_commit(log, outcome, self._wait.try_number)
+        if plan is None:  # committed by the expander, or another triggerer has gone on
+            return self._go_on(log, until)
+        self._wait.store.write(plan)
+        return self._go_on(plan.log, until)
+
+    def _go_on(self, log: CommitLog, until: int | None) -> MappableValue:
+        """
+        Return the length of the mapped task once that marks no instance wrongly REMOVED.
+
+        A length below that of an earlier run marks the instances above it REMOVED, and growth never
+        brings them back (airflow/models/dagrun.py, ``_revise_map_indexes_if_mapped``). What those
+        have returned in the earlier run would still count as results of the mapped task.
+        """
+        if log.failure is not None:
+            if log.failure.outcome != "skip":
+                self._task.log.error("The source failed:\n%s", log.failure.traceback)
+            raise error_of(log.failure)
+        if not log.ended and (until is None or log.items < until):
+            if until is not None:
+                self._task.log.info("%d of %d items of the earlier run are there again", log.items, until)
+            return self._take(log, self._wait.go_on(log), until)
+        self._wait.store.forget_results(log.items + 1, until or 0)
+        description = {
+            "stream_of": str(self._definition.source),
+            "mapped_task": self._definition.mapped_task_id,
+        }
+        return MappableValue(description, mapped_length=1 + log.items)
+
+    def _say_where_hops_run(self) -> None:
+        definition = self._definition
+        if is_operator(find_function(definition.source, self._task.get_dag())):
+            where = (
+                "on workers: only the DAG file has the operator, or a function it is given"
+                if definition.hops_on_worker
+                else "in the triggerer"
+            )
+            self._task.log.info("The hops of %s run %s", definition.source, where)
