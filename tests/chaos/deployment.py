@@ -48,12 +48,14 @@ class Deployment:
     """
     :param cluster: it runs.
     :ivar book: the address of the database that the items write to, beside Airflow's own.
+    :ivar ended_by_cut: components that a cut of the database has brought to their end.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         cluster.server.psql("create database book")
         self.book = cluster.server.get_uri("book")
+        self.ended_by_cut: set[str] = set()
         self._walks: dict[str, str] = {}  # the triggerer that was last seen to walk it, by run
         with psycopg.connect(self.book) as connection:
             connection.execute(BOOK)
@@ -126,11 +128,32 @@ class Deployment:
             self.cluster.start_component("scheduler")
 
     def cut_database(self) -> None:
-        """End all connections to Airflow's database from the server's side."""
+        """
+        End all connections to Airflow's database from the server's side.
+
+        Some statements of Airflow's are not tried again, so that a component may end, which is then
+        started as who runs it would (seen of the scheduler, in ``ConnectionTestRequest``'s query).
+        """
+        cut_at = time.time()
         self.cluster.ask(
             "select pg_terminate_backend(pid) from pg_stat_activity "
             "where datname = current_database() and pid != pg_backend_pid()"
         )
+        wait_until("all hearts beat again", lambda: self._all_beat_since(cut_at), 90)
+
+    def _all_beat_since(self, moment: float) -> bool:
+        for name, process in list(self.cluster.processes.items()):
+            if process.poll() is not None:
+                self.ended_by_cut.add(name)
+                self.cluster.kill(name)
+                self.cluster.start_component(name)
+        query = (
+            "select count(*) from job where state = 'running' and extract(epoch from latest_heartbeat) > %s"
+        )
+        with suppress(psycopg.OperationalError):
+            jobs = len({*self.cluster.processes} - {"api-server", "worker"})
+            return bool(self.cluster.ask(query, moment)[0][0] >= jobs)
+        return False
 
 
 def kill(processes: list[psutil.Process]) -> None:

@@ -137,7 +137,8 @@ class ChaoticRun:
         blamed = before if before and str(fault) not in ITEMS_MAY_RUN_AGAIN else fault
         if more:
             outcome.ran_again[str(blamed)] = outcome.ran_again.get(str(blamed), 0) + more
-            if str(blamed) not in ITEMS_MAY_RUN_AGAIN:
+            ended_workers = str(blamed) == "cut database" and self._deployment.ended_by_cut
+            if str(blamed) not in ITEMS_MAY_RUN_AGAIN and not ended_workers:
                 outcome.complaints.append(f"{more} item(s) ran again after {blamed}")
 
     def _judge(self, outcome: Outcome) -> None:
