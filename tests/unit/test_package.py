@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from ast import literal_eval
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,52 @@ from deferred_expand.settings_reference import OPTIONS
 PACKAGE = Path(deferred_expand.__file__).parent
 PURE = ["exceptions", *(f"{folder}.{path.stem}" for folder in ("streams", "walking")
                         for path in (PACKAGE / folder).glob("[a-z]*.py"))]  # fmt: skip
+
+
+# What is loaded only where it is needed; none of it is there to break a circle.
+LATE = {
+    ("airflow_internals.comms", "greenback"): "only where a trigger runs",
+    ("plugin.airflow_plugin", "deferred_expand.plugin.expander"): "only in triggerers",
+    ("provider_info", "deferred_expand"): "read with every command of Airflow's",
+    ("provider_info", "deferred_expand.settings_reference"): "read with every command of Airflow's",
+    ("walking.retry", "aiohttp"): "costs a tenth of a second, which DAG files need not pay",
+}
+
+
+def parsed_modules() -> dict[str, ast.Module]:
+    files = {path.relative_to(PACKAGE): path for path in PACKAGE.rglob("*.py")}
+    return {
+        ".".join(name.with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
+        for name, path in files.items()
+        if name.parts[0] not in ("demo", "testing")
+    }
+
+
+def test_imports_within_functions_are_there_for_a_reason() -> None:
+    found = {
+        (module, node.module if isinstance(node, ast.ImportFrom) else node.names[0].name)
+        for module, tree in parsed_modules().items()
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
+    assert found == set(LATE)
+
+
+def test_each_public_name_is_defined_in_one_place() -> None:
+    places = defaultdict(set)
+    for module, tree in parsed_modules().items():
+        for node in tree.body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                places[node.name].add(module)
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                for target in targets:
+                    places[ast.unparse(target)].add(module)
+    public = {name: where for name, where in places.items() if not name.startswith("_")}
+    loggers, type_variables = {"log", "logger"}, {"P", "R"}
+    assert not {n: w for n, w in public.items() if len(w) > 1 and n not in loggers | type_variables}
 
 
 def test_every_public_name_can_be_imported() -> None:

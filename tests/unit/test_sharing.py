@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, task
 from airflow.serialization.serialized_objects import DagSerialization
 
@@ -48,6 +49,16 @@ def test_the_only_consumer_needs_no_task_in_between(dag: DAG) -> None:
     expand("echo", stream().output.filter(sources.is_even).map(lambda number: -number))
     assert edges(dag) == {"users > echo"}
     assert length_from(dag, "echo") == {"users"}
+
+
+def test_an_edge_by_hand_beside_the_expansion_changes_nothing(dag: DAG) -> None:
+    users, create = stream(), EmptyOperator(task_id="create")
+    insert = expand("insert", users.output)
+    [create, users] >> insert
+    insert << users
+    insert.set_upstream([users, create])
+    assert edges(dag) == {"users > insert", "create > insert"}
+    assert length_from(dag, "insert") == {"users"}
 
 
 def test_a_second_task_follows_the_first_ones_stream(dag: DAG) -> None:
