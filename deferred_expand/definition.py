@@ -7,6 +7,7 @@ plain and frozen, and JSON both ways.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -64,17 +65,18 @@ class StreamDefinition:
         return f"DAG {self.dag_id!r}, task {self.task_id!r}"
 
     def to_json(self) -> dict[str, Any]:
-        data = asdict(self)
-        lists = {name: list(data[name]) for name in ("steps", "item_steps")}
-        return {**data, **lists, "parents": [list(parent) for parent in self.parents]}
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> StreamDefinition:
         read = {
             "source": name_from_json(data["source"]),
             "parents": tuple(tuple(parent) for parent in data["parents"]),
-            "steps": tuple(map(NamedStep.from_json, data["steps"])),
-            "item_steps": tuple(map(NamedStep.from_json, data["item_steps"])),
+            **{
+                name: tuple(NamedStep(kind, name_from_json(function)) for kind, function in data[name])
+                for name in ("steps", "item_steps")
+            },
             "retry": SourceRetry(**data["retry"]) if data["retry"] else None,
         }
         return cls(**{**data, **read})

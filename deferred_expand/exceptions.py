@@ -25,27 +25,6 @@ Every error this package raises, in one tree.
 
 from __future__ import annotations
 
-__all__ = [
-    "CursorNotSerializable",
-    "CursorStuck",
-    "DeferredExpandError",
-    "DefinitionError",
-    "ItemError",
-    "ItemNotFound",
-    "ItemNotSerializable",
-    "ItemTooLarge",
-    "ItemsRemoved",
-    "MapLengthExceeded",
-    "ResultsAwaited",
-    "SourceError",
-    "SourceFailed",
-    "SourceGaveUp",
-    "SourceNotImportable",
-    "SourceShrank",
-    "SourceSkipped",
-    "StreamError",
-]
-
 
 class DeferredExpandError(Exception):
     """Base of every error of this package."""

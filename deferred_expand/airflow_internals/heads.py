@@ -14,6 +14,7 @@ from sqlalchemy.orm import aliased
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
 
@@ -46,7 +47,8 @@ def announced_heads(session: Session, triggerer_id: int, key: str) -> list[Head]
     :param key: of the announcement, an XCom of the head.
     """
     found = session.execute(
-        select(
+        _deferred_in(
+            triggerer_id,
             TaskInstance.id,
             TaskInstance.dag_id,
             TaskInstance.run_id,
@@ -57,25 +59,10 @@ def announced_heads(session: Session, triggerer_id: int, key: str) -> list[Head]
             TaskInstance.dag_version_id,
             XComModel.timestamp,
         )
-        .select_from(Trigger)
-        .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
-        .join(
-            XComModel,
-            and_(
-                XComModel.dag_id == TaskInstance.dag_id,
-                XComModel.task_id == TaskInstance.task_id,
-                XComModel.run_id == TaskInstance.run_id,
-                XComModel.map_index == TaskInstance.map_index,
-            ),
-        )
-        .where(
-            Trigger.triggerer_id == triggerer_id,
-            TaskInstance.state == "deferred",
-            TaskInstance.map_index.in_((0, -1)),
-            XComModel.key == key,
-        )
+        .join(XComModel, and_(*_of_same_task(XComModel), XComModel.map_index == TaskInstance.map_index))
+        .where(TaskInstance.map_index.in_((0, -1)), XComModel.key == key)
     )
-    return [Head(*row) for row in found]  # type: ignore[arg-type]  # a join is never null
+    return [Head(*row) for row in found]
 
 
 def heads_with_removed_items(session: Session, triggerer_id: int) -> set[Any]:
@@ -83,24 +70,24 @@ def heads_with_removed_items(session: Session, triggerer_id: int) -> set[Any]:
     item = aliased(TaskInstance)
     return set(
         session.scalars(
-            select(TaskInstance.id)
-            .select_from(Trigger)
-            .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
-            .join(
-                item,
-                and_(
-                    item.dag_id == TaskInstance.dag_id,
-                    item.task_id == TaskInstance.task_id,
-                    item.run_id == TaskInstance.run_id,
-                ),
-            )
-            .where(
-                Trigger.triggerer_id == triggerer_id,
-                TaskInstance.state == "deferred",
-                TaskInstance.map_index == 0,
-                item.state == "removed",
-                item.map_index > 0,
-            )
+            _deferred_in(triggerer_id, TaskInstance.id)
+            .join(item, and_(*_of_same_task(item)))
+            .where(TaskInstance.map_index == 0, item.state == "removed", item.map_index > 0)
             .distinct()
         )
+    )
+
+
+def _deferred_in(triggerer_id: int, *columns: Any) -> Select[Any]:
+    return (
+        select(*columns)
+        .select_from(Trigger)
+        .join(TaskInstance, TaskInstance.trigger_id == Trigger.id)
+        .where(Trigger.triggerer_id == triggerer_id, TaskInstance.state == "deferred")
+    )
+
+
+def _of_same_task(rows: Any) -> tuple[Any, ...]:
+    return tuple(
+        getattr(rows, name) == getattr(TaskInstance, name) for name in ("dag_id", "task_id", "run_id")
     )

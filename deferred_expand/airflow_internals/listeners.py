@@ -7,8 +7,6 @@ from typing import Any
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
-__all__ = ["AirflowPlugin", "hookimpl", "triggerer_id"]
-
 
 def triggerer_id(job: Any) -> int | None:
     """

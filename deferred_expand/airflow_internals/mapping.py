@@ -14,18 +14,8 @@ from airflow.sdk.execution_time.context import context_update_for_unmapped
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from airflow.sdk.definitions._internal.abstractoperator import AbstractOperator
     from airflow.sdk.definitions.taskgroup import MappedTaskGroup
-
-__all__ = [
-    "DecoratedMappedOperator",
-    "HeadedMapping",
-    "MappedOperator",
-    "become",
-    "expand_over",
-    "expanded_over",
-    "make_unmapped",
-    "refers_to",
-]
 
 OperatorT = TypeVar("OperatorT", bound=BaseOperator)
 
@@ -47,14 +37,25 @@ def expand_over(mapped: MappedOperator, name: str | None, value: Any) -> None:
         expand_input.value = value
 
 
-def refers_to(expanded: MappedOperator | MappedTaskGroup, operator: BaseOperator) -> bool:
+def is_expanded_over(expanded: MappedOperator | MappedTaskGroup, operator: BaseOperator) -> bool:
     """Whether a task or group is expanded over what the operator returns, or over something made of it."""
     expand_input = (
         expanded._get_specified_expand_input()
         if isinstance(expanded, MappedOperator)
         else expanded._expand_input
     )
-    return any(found is operator for found, _ in XComArg.iter_xcom_references(expand_input))
+    return _refers(expand_input, operator)
+
+
+def reads(task: AbstractOperator, operator: BaseOperator) -> bool:
+    """Whether a task is given what the operator returns as an ordinary argument."""
+    if isinstance(task, MappedOperator):
+        return _refers(task.partial_kwargs, operator)
+    return _refers([getattr(task, field, None) for field in task.template_fields], operator)
+
+
+def _refers(value: Any, operator: BaseOperator) -> bool:
+    return any(found is operator for found, _ in XComArg.iter_xcom_references(value))
 
 
 class HeadedMapping:

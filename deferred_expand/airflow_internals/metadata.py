@@ -27,15 +27,6 @@ if TYPE_CHECKING:
 
     from deferred_expand.airflow_internals.heads import Head
 
-__all__ = [
-    "DBDagBag",
-    "DagRun",
-    "Stats",
-    "StreamRecords",
-    "create_session",
-]
-
-
 LONGEST_STANDSTILL = 10  # seconds between two statements of a transaction
 FLUSH_EVERY = 100  # instances
 LONGEST_LABEL = 250  # characters, of the column

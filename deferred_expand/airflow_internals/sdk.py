@@ -32,35 +32,6 @@ from airflow.triggers.base import (
     TriggerEvent,
 )
 
-__all__ = [
-    "AbstractOperator",
-    "AirflowFailException",
-    "AirflowRescheduleException",
-    "AirflowSkipException",
-    "BaseOperator",
-    "BaseTaskEndEvent",
-    "BaseTrigger",
-    "BaseXCom",
-    "MappedOperator",
-    "MappedTaskGroup",
-    "PlainXComArg",
-    "ResolveMixin",
-    "TaskDeferred",
-    "TaskSkippedEvent",
-    "TaskSuccessEvent",
-    "TriggerEvent",
-    "XCom",
-    "conf",
-    "decrypt",
-    "encrypt",
-    "import_string",
-    "mask_secret",
-    "redact",
-    "serde_deserialize",
-    "serde_serialize",
-    "should_hide_value_for_key",
-]
-
 # How an operator is told that its trigger failed (airflow/models/trigger.py, ``submit_failure``).
 DEFERRAL_FAILED = TRIGGER_FAIL_REPR
 TRIGGER_FAILURE = TriggerFailureReason.TRIGGER_FAILURE.value

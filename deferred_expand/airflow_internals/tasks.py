@@ -49,6 +49,16 @@ class ParsedOperator(BaseOperator):
         self.when_parsed()
 
 
+def free_task_id(whole: BaseOperator, name: str) -> str:
+    """A task id that says what it is a part of; within its task group, whose prefix comes by itself."""
+    prefix = whole.task_id.removesuffix(str(whole.label))
+    found, number = f"{whole.label}.{name}", 1
+    while prefix + found in whole.dag.task_dict:
+        number += 1
+        found = f"{whole.label}.{name}_{number}"
+    return found
+
+
 class MappableValue(list[Any]):
     """
     What a task returns for others to be mapped over: one JSON object, of the length that they shall have.

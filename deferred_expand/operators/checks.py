@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -34,33 +35,30 @@ class StreamHeadCounted(UserWarning):
     """A trigger rule downstream takes the stream head for an item."""
 
 
+# Parameters, of which kind they are, what is the least, and what they must be.
+_NUMBERS: tuple[tuple[str, type[float], float, str], ...] = (
+    ("batch_size", int, 1, "whole number of items, 1 or more"),
+    ("source_retries", int, 0, "whole number of retries, 0 or more"),
+    ("max_pending", int, 1, "whole number of items, 1 or more"),
+    ("max_items", int, 1, "whole number of items, 1 or more"),
+    ("batch_interval", float, sys.float_info.min, "number of seconds above 0"),
+    ("rate_limit", float, sys.float_info.min, "number of items per second above 0"),
+)
+_MAY_BE_NONE = frozenset({"max_pending", "max_items", "rate_limit"})
+
+
 def check_parameters(stream: StreamTask) -> None:
     definition = stream.definition
-    for name, least, unit in (
-        ("batch_size", 1, "items"),
-        ("source_retries", 0, "retries"),
-        ("max_pending", 1, "items"),
-        ("max_items", 1, "items"),
-    ):
+    for name, kind, least, must_be in _NUMBERS:
         value = getattr(definition, name)
-        if value is None and name.startswith("max_"):
+        if value is None and name in _MAY_BE_NONE:
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise DefinitionError(
-                f"{stream.where}: {name} is {value!r}; it must be a whole number of {unit}, {least} or more"
-            )
+        if isinstance(value, bool) or not isinstance(value, (int, kind)) or not value >= least:
+            raise DefinitionError(f"{stream.where}: {name} is {value!r}; it must be a {must_be}")
     if definition.materialize not in MATERIALIZE:
         raise DefinitionError(
             f"{stream.where}: materialize is {definition.materialize!r}; it must be one of {MATERIALIZE}"
         )
-    for name, unit in (("batch_interval", "seconds"), ("rate_limit", "items per second")):
-        number = getattr(definition, name)
-        if number is None and name == "rate_limit":
-            continue
-        if not isinstance(number, (int, float)) or isinstance(number, bool) or not number > 0:
-            raise DefinitionError(
-                f"{stream.where}: {name} is {number!r}; it must be a number of {unit} above 0"
-            )
 
 
 def check_steps(stream: StreamTask, steps: Steps, *, for_followers: bool = False) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deferred_expand.airflow_internals.mapping import MappedOperator, expand_over, refers_to
-from deferred_expand.airflow_internals.tasks import MappableValue, ParsedOperator
+from deferred_expand.airflow_internals.mapping import MappedOperator, expand_over, is_expanded_over, reads
+from deferred_expand.airflow_internals.tasks import MappableValue, ParsedOperator, free_task_id
 from deferred_expand.definition import Materialize, StreamDefinition
 from deferred_expand.exceptions import SourceNotImportable
 from deferred_expand.operators.checks import (
@@ -16,7 +16,7 @@ from deferred_expand.operators.checks import (
     check_steps,
     refuse_group,
 )
-from deferred_expand.operators.mapped import map_over_stream, reads, stream_references
+from deferred_expand.operators.mapped import map_over_stream, stream_references
 from deferred_expand.operators.reference import StreamReference
 from deferred_expand.shaping.follow import follow
 from deferred_expand.shaping.steps import name_steps, split
@@ -143,9 +143,9 @@ class DeferredExpandOperator(ParsedOperator):
 
     def edge_to(self, other: AbstractOperator) -> BaseOperator:
         group = other.get_closest_mapped_task_group()
-        if group is not None and refers_to(group, self):
+        if group is not None and is_expanded_over(group, self):
             refuse_group(self, group)
-        if isinstance(other, MappedOperator) and other is not self._mapped and refers_to(other, self):
+        if isinstance(other, MappedOperator) and other is not self._mapped and is_expanded_over(other, self):
             check_expansion(self, other)
             return self._expand(other)
         if reads(other, self):
@@ -226,22 +226,13 @@ class DeferredExpandOperator(ParsedOperator):
             materialize=self.materialize,
             max_pending=self.max_pending,
             trigger_rule="always",
-            task_id=self._free_name(name),
+            task_id=free_task_id(self, name),
             dag=self.dag,
             task_group=self.task_group,
         )
         branch._parents = tuple(parents)
         branch.set_upstream(parents)
         return branch
-
-    def _free_name(self, name: str) -> str:
-        """A task id that says what it is a part of; within its task group, whose prefix comes by itself."""
-        prefix = self.task_id.removesuffix(str(self.label))
-        found, number = f"{self.label}.{name}", 1
-        while prefix + found in self.dag.task_dict:
-            number += 1
-            found = f"{self.label}.{name}_{number}"
-        return found
 
     # -- what it is, for those that run it --------------------------------------------------------
 

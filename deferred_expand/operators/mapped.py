@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deferred_expand.airflow_internals.mapping import (
     DecoratedMappedOperator,
@@ -17,9 +17,6 @@ from deferred_expand.workers.head import StreamHeadOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from deferred_expand.airflow_internals.sdk import AbstractOperator
-    from deferred_expand.operators.reference import StreamTask
 
 # What the author sets on the mapped task belongs to the items, except what says how a failed
 # stream is tried again and who is told.
@@ -62,18 +59,3 @@ def stream_references(mapped: MappedOperator) -> Iterator[tuple[str | None, Stre
     for name, value in expanded_over(mapped).items():
         if isinstance(value, StreamReference):
             yield name, value
-
-
-def reads(task: AbstractOperator, stream: StreamTask) -> bool:
-    """Whether a task is given the stream as an ordinary argument."""
-    if isinstance(task, MappedOperator):
-        return _refers(task.partial_kwargs, stream)
-    return any(_refers(getattr(task, field, None), stream) for field in task.template_fields)
-
-
-def _refers(value: Any, stream: StreamTask) -> bool:
-    if isinstance(value, StreamReference):
-        return value.stream is stream
-    if isinstance(value, dict):
-        return any(_refers(inner, stream) for inner in value.values())
-    return isinstance(value, (list, tuple, set)) and any(_refers(inner, stream) for inner in value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from deferred_expand.exceptions import SourceNotImportable
 from deferred_expand.sources.importing import (
@@ -12,7 +12,6 @@ from deferred_expand.sources.importing import (
     ImportPath,
     find_function,
     import_source,
-    name_from_json,
     source_path,
 )
 
@@ -31,7 +30,7 @@ class Step:
 
     kind: Kind
     function: Callable[[Any], Any]
-    path: str | None
+    path: str | None = None
 
     @classmethod
     def of(cls, kind: Kind, function: Callable[[Any], Any] | str) -> Step:
@@ -41,7 +40,7 @@ class Step:
         try:
             return cls(kind, function, source_path(function))
         except SourceNotImportable:
-            return cls(kind, function, None)
+            return cls(kind, function)
 
     @property
     def name(self) -> str:
@@ -52,16 +51,11 @@ class Step:
 Steps = tuple[Step, ...]
 
 
-@dataclass(frozen=True)
-class NamedStep:
+class NamedStep(NamedTuple):
     """A step on its way to another process."""
 
     kind: Kind
     function: FunctionName
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> NamedStep:
-        return cls(data["kind"], name_from_json(data["function"]))
 
 
 def name_steps(steps: Steps, dag_id: str, task_id: str) -> tuple[NamedStep, ...]:
@@ -76,14 +70,7 @@ def name_steps(steps: Steps, dag_id: str, task_id: str) -> tuple[NamedStep, ...]
 
 def find_steps(steps: Iterable[NamedStep], dag: Any = None) -> Steps:
     """:raises SourceNotImportable: one is not to be found here; see :func:`find_function`."""
-    return tuple(
-        Step(
-            step.kind,
-            find_function(step.function, dag),
-            step.function.path if isinstance(step.function, ImportPath) else None,
-        )
-        for step in steps
-    )
+    return tuple(Step(kind, find_function(name, dag)) for kind, name in steps)
 
 
 def split(steps: Steps) -> tuple[Steps, Steps]:

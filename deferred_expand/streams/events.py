@@ -125,15 +125,11 @@ class BatchEvent:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> BatchEvent:
         check_version(data, "batch event", EVENT_VERSION)
-        return cls(
-            stream=data["stream"],
-            writer=data["writer"],
-            first=data["first"],
-            counts=tuple(data["counts"]),
-            position=Position.from_json(data["position"]),
-            ended=data["ended"],
-            failure=Failure(**data["failure"]) if data["failure"] else None,
-        )
+        fields = {key: value for key, value in data.items() if key != "version"}
+        fields["counts"] = tuple(data["counts"])
+        fields["position"] = Position.from_json(data["position"])
+        fields["failure"] = Failure(**data["failure"]) if data["failure"] else None
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -152,18 +148,8 @@ class Announcement:
     event: BatchEvent
 
     def to_json(self) -> dict[str, JSON]:
-        return {
-            "expander": self.expander,
-            "task_id": self.task_id,
-            "at": self.at,
-            "event": self.event.to_json(),
-        }
+        return {**vars(self), "event": self.event.to_json()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Announcement:
-        return cls(
-            expander=data["expander"],
-            task_id=data["task_id"],
-            at=data["at"],
-            event=BatchEvent.from_json(data["event"]),
-        )
+        return cls(**{**data, "event": BatchEvent.from_json(data["event"])})

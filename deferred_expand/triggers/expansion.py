@@ -39,13 +39,7 @@ class Expansion:
         return self.for_head or self.ref.mapped_task_id is None
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "version": ARGUMENTS_VERSION,
-            "definition": self.definition.to_json(),
-            "run_id": self.run_id,
-            "stream": self.stream,
-            "for_head": self.for_head,
-        }
+        return {"version": ARGUMENTS_VERSION, **vars(self), "definition": self.definition.to_json()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Expansion:

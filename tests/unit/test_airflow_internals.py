@@ -91,7 +91,10 @@ def test_update_relative_is_called_right_before_leaves_are_read(dag: DAG) -> Non
     assert dag.get_task("stands_in").downstream_task_ids == {"elsewhere", "elsewhere_too"}
 
 
-def test_resolve_template_files_is_the_last_that_the_parser_asks(tmp_path: Path) -> None:
+def test_resolve_template_files_is_the_last_that_the_parser_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
     from airflow.dag_processing.dagbag import DagBag
 
     file = tmp_path / "noting.py"
@@ -141,8 +144,8 @@ def test_what_a_task_or_a_group_is_expanded_over_can_be_read_and_replaced(dag: D
     assert mapping.expanded_over(by_name) == {"value": first.output, "note": ["x"]}
     assert mapping.expanded_over(by_kwargs) == {None: first.output}
     for expanded in (by_name, by_kwargs, dag.task_group.children["group"]):
-        assert mapping.refers_to(expanded, first)  # type: ignore[arg-type]
-        assert not mapping.refers_to(expanded, other)  # type: ignore[arg-type]
+        assert mapping.is_expanded_over(expanded, first)  # type: ignore[arg-type]
+        assert not mapping.is_expanded_over(expanded, other)  # type: ignore[arg-type]
     for mapped, name in ((by_name, "value"), (by_kwargs, None)):
         mapping.expand_over(mapped, name, other.output)
         assert [found.task_id for found in mapped.iter_mapped_dependencies()] == ["other"]
