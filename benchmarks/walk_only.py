@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from deferred_expand.sources.function import walk_function
 from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.streams.page import Page
 from deferred_expand.walking.policy import WalkPolicy
 from deferred_expand.walking.staging import Encoded
+from deferred_expand.walking.threads import Threads
 from deferred_expand.walking.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 
 BATCH_SIZE = 100
 ITEMS = 1_000_000
 STREAMS = 300
+
+threads = Threads("benchmark")
 
 
 class ForgetfulStager:
@@ -37,6 +41,15 @@ class ForgetfulStager:
 async def single_items(count: int) -> AsyncGenerator[Any, None]:
     for number in range(count):
         yield number
+
+
+def from_a_generator(count: int) -> AsyncGenerator[Any, None]:
+    """Single items of a sync generator, which runs in a thread."""
+    return walk_function(numbers, {"count": count}, None, threads)
+
+
+def numbers(count: int) -> Iterator[int]:
+    yield from range(count)
 
 
 async def pages_of_100(count: int) -> AsyncGenerator[Any, None]:
@@ -68,6 +81,7 @@ async def drain(walk: Walk) -> int:
             checkpoint.batches + len(event.counts),
             checkpoint.items + sum(event.counts),
             event.position,
+            event.writer,
         )
         if not walk.goes_on_from(checkpoint):
             raise RuntimeError("the walk does not go on from its own commit")
@@ -94,10 +108,15 @@ def processor_seconds(run: Callable[[], Coroutine[Any, Any, int]], expected: int
 def cost_per_item(rounds: int) -> list[dict[str, Any]]:
     """Microseconds per item over a bare ``async for``, best of the rounds, interleaved."""
     results = []
-    for name, source in (("single items", single_items), ("pages of 100", pages_of_100)):
+    sources = (
+        ("single items", single_items, single_items),
+        ("single items of a sync generator", single_items, from_a_generator),
+        ("pages of 100", pages_of_100, pages_of_100),
+    )
+    for name, bare_source, source in sources:
         walked, bared = [], []
         for _ in range(rounds):
-            bared.append(processor_seconds(lambda: bare(source(ITEMS)), ITEMS))  # noqa: B023
+            bared.append(processor_seconds(lambda: bare(bare_source(ITEMS)), ITEMS))  # noqa: B023
             walked.append(
                 processor_seconds(lambda: drain(make_walk(lambda: source(ITEMS), 1000)), ITEMS)  # noqa: B023
             )

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from deferred_expand.shaping.steps import Step, Steps
 
-FLAT_MAP_CHUNK = 100  # items of one item that are taken at once
-
 
 @dataclass(frozen=True)
 class _Chunk:
@@ -164,10 +162,6 @@ async def _flatten(step: Step, item: Any, thread: Threads) -> AsyncGenerator[lis
             async for part in parts:
                 yield [part]
         return
-    iterator = iter(parts)
-    while chunk := await thread.run(_take, iterator):
-        yield chunk
-
-
-def _take(iterator: Iterable[Any]) -> list[Any]:
-    return [item for _, item in zip(range(FLAT_MAP_CHUNK), iterator, strict=False)]
+    async with aclosing(thread.iterate(iter(parts))) as given:
+        async for chunk in given:
+            yield chunk

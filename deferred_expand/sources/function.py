@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import aclosing
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.exceptions import SourceFailed
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
     from deferred_expand.walking.threads import Threads
-
-_END = object()
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:
@@ -70,7 +69,8 @@ async def _walk_async(opened: Any) -> AsyncGenerator[Any, None]:
             await iterator.aclose()
 
 
-async def _walk_sync(opened: Any, thread: Threads) -> AsyncGenerator[Any, None]:
+async def _walk_sync(opened: Any, thread: Threads) -> AsyncGenerator[Page, None]:
+    """Items that come at once make one page, which costs less on its way than each by itself."""
     if isinstance(opened, Page):
         yield opened
         return
@@ -81,10 +81,11 @@ async def _walk_sync(opened: Any, thread: Threads) -> AsyncGenerator[Any, None]:
             f"the source returned {type(opened).__name__!r}, which cannot be iterated: "
             "it must be a generator function, or return an iterable of items or of Page objects"
         ) from None
-    try:
-        while (item := await thread.run(next, iterator, _END)) is not _END:
-            yield item
-    finally:
-        if hasattr(iterator, "close"):
-            # Not awaited when cancelled in the middle of a call: the thread is still in it.
-            await thread.run(iterator.close)
+    async with aclosing(thread.iterate(iterator)) as given:
+        async for items in given:
+            for are_pages, run in groupby(items, lambda item: isinstance(item, Page)):
+                if are_pages:
+                    for page in run:
+                        yield page
+                else:
+                    yield Page(list(run))

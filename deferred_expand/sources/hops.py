@@ -20,7 +20,6 @@ from deferred_expand.airflow_internals.sdk import (
 from deferred_expand.exceptions import SourceError, SourceFailed, SourceSkipped
 from deferred_expand.sources.adapters import items_of
 from deferred_expand.sources.chain import HOP_VERSION, Hop, HopResult
-from deferred_expand.sources.function import walk_function
 from deferred_expand.streams.page import JSON, Page
 from deferred_expand.walking.retry import is_transient
 from deferred_expand.walking.threads import WantsToExit
@@ -76,12 +75,13 @@ async def walk_reader(chain: OperatorChain, cursor: JSON, thread: Threads) -> As
     """Give the pages of an operator whose adapter ``reads``; the cursor is how many items were read."""
     passed_over = cursor["read"] if isinstance(cursor, dict) else 0
     read = 0
-    async with aclosing(walk_function(chain.read, {}, None, thread)) as pages:
-        async for page in pages:
-            items = page[max(0, passed_over - read) :]
-            read += len(page)
-            if items:
-                yield Page(items, cursor={"version": HOP_VERSION, "read": read})
+    async with aclosing(thread.iterate(iter(await thread.run(chain.read)))) as given:
+        async for pages in given:
+            for page in pages:
+                items = page[max(0, passed_over - read) :]
+                read += len(page)
+                if items:
+                    yield Page(items, cursor={"version": HOP_VERSION, "read": read})
 
 
 async def _step(

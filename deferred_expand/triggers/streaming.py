@@ -85,7 +85,7 @@ class StreamingExpansionTrigger(BaseTrigger):
         """
         expansion = Expansion.from_json(self.expansion or {})
         try_number = self.task_instance.try_number if self.task_instance else 1
-        thread = Threads("source")
+        thread = Threads("source", reads_ahead=expansion.definition.max_pending is None)
         try:
             opened = open_source(
                 self._source,

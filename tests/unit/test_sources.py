@@ -73,10 +73,16 @@ class Holder:
         yield count
 
 
+def items_of(given: Any) -> list[Any]:
+    """Items come one by one, or several at once as a page without a cursor."""
+    return list(given.items) if isinstance(given, Page) else [given]
+
+
 async def walked(function: Callable[..., Any], count: int, cursor: Any = None) -> list[Any]:
     thread = Threads("the walk's own")
     try:
-        return [item async for item in walk_function(function, {"count": count}, cursor, thread)]
+        opened = walk_function(function, {"count": count}, cursor, thread)
+        return [item async for given in opened for item in items_of(given)]
     finally:
         thread.close()
 
@@ -89,7 +95,21 @@ async def test_whatever_can_be_iterated_is_a_source(function: Callable[..., Any]
 
 @pytest.mark.asyncio
 async def test_a_function_may_return_one_page() -> None:
-    assert await walked(one_page, 2) == [Page([0, 1])]
+    assert await walked(one_page, 2) == [0, 1]
+
+
+def pages_and_items(count: int) -> Iterator[Any]:
+    for number in range(count):
+        yield number
+        yield Page([number], cursor=number)
+
+
+@pytest.mark.asyncio
+async def test_a_page_between_items_keeps_its_cursor() -> None:
+    thread = Threads("source")
+    given = [page async for page in walk_function(pages_and_items, {"count": 2}, None, thread)]
+    thread.close()
+    assert given == [Page([0]), Page([0], cursor=0), Page([1]), Page([1], cursor=1)]
 
 
 @pytest.mark.asyncio
@@ -118,7 +138,7 @@ async def test_a_source_that_is_left_early_is_closed(function: Callable[..., Any
     closed.clear()
     thread = Threads("closing")
     opened = walk_function(function, {"count": 9}, None, thread)
-    assert await anext(opened) == 0
+    assert items_of(await anext(opened))[0] == 0
     await opened.aclose()
     assert closed == [function.__name__]
     thread.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ import pytest
 
 from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.streams.page import Page
-from deferred_expand.walking.threads import Threads, WantsToExit
 from deferred_expand.walking.walk import Walk
 from tests.unit.helpers import Bad, MemoryStager, PagedNumbers, make_walk
 
@@ -127,13 +125,6 @@ async def test_whatever_a_source_raises_is_its_own_failure(error: BaseException)
     assert f"the source raised {error!r}" in event.failure.message
     assert opened == 2, "it was opened again, as after any error"
     assert event.counts == (1,)
-
-
-async def test_what_blocks_may_not_end_the_process() -> None:
-    threads = Threads("test")
-    with pytest.raises(WantsToExit, match=r"sys\.exit\('by'\)"):
-        await threads.run(sys.exit, "by")
-    threads.close()
 
 
 async def test_a_source_that_takes_no_cursor_is_passed_over() -> None:
