@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -54,12 +55,16 @@ class MemoryAirflow:
     """
     :ivar dies_after: of the calls of a process, the number after which it dies; ``None``: it lives.
     :ivar repeats: whether each writing call arrives twice, as when its first answer was lost.
+    :ivar requests: how often it was asked what.
+    :ivar states_given: how many states there were in its answers.
     """
 
     def __init__(self) -> None:
         self.tables = Tables()
         self.dies_after: int | None = None
         self.repeats = False
+        self.requests: Counter[type] = Counter()
+        self.states_given = 0
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", self, raising=False)
@@ -78,6 +83,7 @@ class MemoryAirflow:
             if not self.dies_after:
                 raise ProcessDied
             self.dies_after -= 1
+        self.requests[type(message)] += 1
         answer = self._answer(message)
         if self.repeats:
             answer = self._answer(message)
@@ -104,16 +110,16 @@ class MemoryAirflow:
             )
         if isinstance(message, GetTaskStates):
             found = self._states_of(message)
+            self.states_given += len(found)
             named = {f"{task}_{index}" if index >= 0 else task: found[task, index] for task, index in found}
             return TaskStatesResult(task_states={RUN_ID: named} if named else {})
         return None
 
     def _states_of(self, message: GetTICount | GetTaskStates) -> dict[tuple[str, int], str | None]:
-        return {
-            (task_id, index): state
-            for (task_id, index), state in self.tables.instances.items()
-            if task_id in (message.task_ids or ()) and message.map_index in (None, index)
-        }
+        instances, tasks, index = self.tables.instances, message.task_ids or (), message.map_index
+        if index is not None:
+            return {(task, index): instances[task, index] for task in tasks if (task, index) in instances}
+        return {place: state for place, state in instances.items() if place[0] in tasks}
 
 
 class MemoryRecords:

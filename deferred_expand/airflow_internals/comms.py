@@ -25,6 +25,8 @@ ALL_STATES_BUT_REMOVED = (
 
 ENDED_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
+ROWS_PER_REQUEST = 100  # states in one answer that cost as much as a request for one more
+
 IN_PROCESS_COMMS = "InProcessSupervisorComms"
 MAP_LENGTH_REFUSAL = "unmappable_return_value_length"
 
@@ -59,16 +61,20 @@ def task_instance_state(dag_id: str, run_id: str, task_id: str, map_index: int) 
     return next(iter(states.get(run_id, {}).values()), None)
 
 
-def finished_items(dag_id: str, run_id: str, task_id: str) -> set[int]:
-    """Map indexes from 1 of the finished instances of a mapped task."""
+def finished_items(dag_id: str, run_id: str, task_id: str, among: Collection[int]) -> set[int]:
+    """
+    Those of these map indexes, counted from 1, whose instances of a mapped task are finished.
+
+    The API gives the state of one instance, or all (execution_api/routes/task_instances.py,
+    ``get_task_states``): a few are asked for one by one where there are many.
+    """
+    if len(among) * ROWS_PER_REQUEST < max(among, default=0):
+        return {n for n in among if task_instance_state(dag_id, run_id, task_id, n) in ENDED_STATES}
     answer = task_runner.SUPERVISOR_COMMS.send(
         GetTaskStates(dag_id=dag_id, run_ids=[run_id], task_ids=[task_id])
     )
     states: dict[str, str | None] = answer.task_states.get(run_id, {})  # type: ignore[union-attr]
-    # Named after the task and the index (execution_api/routes/task_instances.py, ``get_task_states``).
-    prefix = f"{task_id}_"
-    finished = {name.removeprefix(prefix) for name, state in states.items() if state in ENDED_STATES}
-    return {int(index) for index in finished if index.isdecimal() and index != "0"}
+    return {n for n in among if states.get(f"{task_id}_{n}") in ENDED_STATES}
 
 
 def set_map_index_label(context: Any, label: str) -> None:

@@ -79,8 +79,10 @@ class WalkOpener:
         walk, ref = self._walk, self._expansion.ref
         if walk is None:
             raise RuntimeError("the walk is not open")
+        instances = (ref.dag_id, ref.run_id, ref.instances_of)
         return FinishedResults(
-            lambda: call_in_thread(finished_items, ref.dag_id, ref.run_id, ref.instances_of),
+            lambda: call_in_thread(count_task_instances, *instances, states=ENDED_STATES),
+            lambda among: call_in_thread(finished_items, *instances, among),
             lambda number: call_in_thread(self._store.read_result, number),
             lambda: walk.given_again,
             walk.hurry,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 from deferred_expand.exceptions import ResultsAwaited
+from deferred_expand.walking.pauses import pauses
 
-RESULTS_POLL = 1.0  # seconds
+RESULTS_POLL = 1.0  # seconds between two looks at what is finished, at first
+REST = 10  # for so many times as long as a look at the states has taken, there is no other
+LONGEST_TRUST = 60.0  # seconds for which a count that stays the same is believed
 
 
 class FinishedResults(AsyncIterator[Any]):
@@ -18,7 +22,10 @@ class FinishedResults(AsyncIterator[Any]):
     An item that failed, was skipped, or returned nothing gives ``None``. It ends when every item
     that the source has given so far is seen; more can be asked for once it has given more.
 
-    :param finished: map indexes of the item instances that are finished.
+    States are looked at only when the number of finished items has changed.
+
+    :param count: how many instances are finished.
+    :param finished: which of these map indexes are those of finished instances.
     :param result: of the item with a map index.
     :param given: how many items the source has given. When it is opened again and repeats them, it
         gets the results of those that it has repeated, so that it takes the same way.
@@ -28,38 +35,63 @@ class FinishedResults(AsyncIterator[Any]):
 
     def __init__(
         self,
-        finished: Callable[[], Awaitable[set[int]]],
+        count: Callable[[], Awaitable[int]],
+        finished: Callable[[Collection[int]], Awaitable[set[int]]],
         result: Callable[[int], Awaitable[Any]],
         given: Callable[[], int],
         hurry: Callable[[], None],
         *,
         waits: bool = True,
     ) -> None:
+        self._count = count
         self._finished = finished
         self._result = result
         self._given = given
         self._hurry = hurry
         self._waits = waits
-        self._seen: set[int] = set()
-        self._to_give: list[int] = []
+        self._known = 0  # items given when it last looked
+        self._unseen: set[int] = set()  # those of them that were not finished
+        self._to_give: deque[int] = deque()
+        self._counted: int | None = None  # finished instances when their states were last looked at
+        self._rests_until = self._trusts_until = 0.0
 
     def __aiter__(self) -> FinishedResults:
         return self
 
     async def __anext__(self) -> Any:
+        waits = pauses(RESULTS_POLL)
         while not self._to_give:
-            if len(self._seen) >= self._given():
+            self._expect(self._given())
+            if not self._unseen:
                 raise StopAsyncIteration
-            await self._look()
+            if await self._look():
+                waits = pauses(RESULTS_POLL)
             if not self._to_give:
                 if not self._waits:
                     raise ResultsAwaited("the source waits for results of its items")
                 self._hurry()
-                await asyncio.sleep(RESULTS_POLL)
-        return await self._result(self._to_give.pop(0))
+                await asyncio.sleep(next(waits))
+        return await self._result(self._to_give.popleft())
 
-    async def _look(self) -> None:
-        given = self._given()
-        new = {number for number in await self._finished() if number <= given} - self._seen
-        self._to_give = sorted(new)
-        self._seen |= new
+    def _expect(self, given: int) -> None:
+        if given > self._known:
+            if self._counted != self._known - len(self._unseen):
+                self._counted = None  # of what is given now, or again, some is finished
+            self._unseen.update(range(self._known + 1, given + 1))
+            self._known = given
+
+    async def _look(self) -> bool:
+        """:return: whether anything has changed since the last look."""
+        now = asyncio.get_running_loop().time
+        await asyncio.sleep(self._rests_until - now())
+        count = await self._count()
+        if count == self._counted and now() < self._trusts_until:
+            return False
+        changed, began = count != self._counted, now()
+        finished = await self._finished(self._unseen)
+        self._counted = count
+        self._rests_until = now() + REST * (now() - began)
+        self._trusts_until = now() + LONGEST_TRUST
+        self._to_give.extend(sorted(finished))
+        self._unseen -= finished
+        return changed

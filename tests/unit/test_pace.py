@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deferred_expand.airflow_internals.comms import ENDED_STATES
+from deferred_expand.airflow_internals.comms import (
+    ENDED_STATES,
+    ROWS_PER_REQUEST,
+    count_task_instances,
+    finished_items,
+)
 from deferred_expand.exceptions import ResultsAwaited
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.pauses import LONGEST_PAUSE
 from deferred_expand.walking.results import FinishedResults
+from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
 from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from deferred_expand.walking.walk import Walk
 
 looptime = pytest.mark.looptime(start=0)
@@ -90,8 +98,11 @@ class Items:
     given: int = 0
     hurried: int = 0
 
-    async def finished(self) -> set[int]:
-        return {number for number, state in self.states.items() if state in ENDED_STATES and number}
+    async def count(self) -> int:
+        return sum(state in ENDED_STATES for state in self.states.values())
+
+    async def finished(self, among: Collection[int]) -> set[int]:
+        return {number for number in among if self.states.get(number) in ENDED_STATES}
 
     async def result(self, number: int) -> Any:
         return f"result {number}" if self.states[number] == "success" else None
@@ -100,7 +111,9 @@ class Items:
         self.hurried += 1
 
     def results(self, *, waits: bool = True) -> FinishedResults:
-        return FinishedResults(self.finished, self.result, lambda: self.given, self.hurry, waits=waits)
+        return FinishedResults(
+            self.count, self.finished, self.result, lambda: self.given, self.hurry, waits=waits
+        )
 
 
 @pytest.mark.asyncio
@@ -135,3 +148,78 @@ async def test_where_nothing_runs_beside_it_the_source_has_to_let_go() -> None:
     assert await anext(results) == "result 1"
     with pytest.raises(ResultsAwaited):
         await anext(results)
+
+
+@pytest.mark.asyncio
+@looptime
+async def test_while_no_more_are_finished_their_number_is_all_that_is_asked_for() -> None:
+    class Counted(Items):
+        counts = looks = 0
+
+        async def count(self) -> int:
+            self.counts += 1
+            return await super().count()
+
+        async def finished(self, among: Collection[int]) -> set[int]:
+            self.looks += 1
+            return await super().finished(among)
+
+    items = Counted({1: "running", 2: "running"}, given=2)
+    results = items.results()
+    taking = asyncio.ensure_future(anext(results))
+    await asyncio.sleep(55)
+    assert items.looks == 1
+    assert 55 / LONGEST_PAUSE <= items.counts <= 55 / LONGEST_PAUSE + 10, "it has backed off"
+    items.states[2] = "success"
+    assert await asyncio.wait_for(taking, LONGEST_PAUSE) == "result 2"
+    # One is cleared at the moment in which another one is done: their number stays as it is.
+    taking = asyncio.ensure_future(anext(results))
+    await asyncio.sleep(1)
+    items.states |= {1: "success", 2: None}
+    assert await asyncio.wait_for(taking, 70) == "result 1"
+
+
+async def cost_of_results(monkeypatch: pytest.MonkeyPatch, items: int, at_once: int) -> int:
+    """Of a source that waits for the results of so many at once; counted in states in an answer."""
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    states = airflow.tables.instances
+    states["insert", 0] = "deferred"
+    given, unfinished = 0, list[int]()
+
+    async def count() -> int:
+        return count_task_instances(DAG_ID, RUN_ID, "insert", ENDED_STATES)
+
+    async def finished(among: Collection[int]) -> set[int]:
+        return finished_items(DAG_ID, RUN_ID, "insert", among)
+
+    async def result(number: int) -> int:
+        return number
+
+    async def run_items() -> None:
+        """Three each second, in some order."""
+        while True:
+            for number in unfinished[::2][:3]:
+                states["insert", number] = "success"
+                unfinished.remove(number)
+            await asyncio.sleep(1)
+
+    running = asyncio.create_task(run_items())
+    results, seen = FinishedResults(count, finished, result, lambda: given, lambda: None), set()
+    while given < items:
+        unfinished.extend(range(given + 1, given + at_once + 1))
+        states.update({("insert", number): None for number in unfinished})
+        given += at_once
+        seen.update([number async for number in results])
+    running.cancel()
+    assert seen == set(range(1, items + 1))
+    return ROWS_PER_REQUEST * sum(airflow.requests.values()) + airflow.states_given
+
+
+@pytest.mark.asyncio
+@looptime
+async def test_what_results_cost_grows_with_the_items_and_not_with_their_square(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cost = await cost_of_results(monkeypatch, 1000, at_once=5)
+    assert await cost_of_results(monkeypatch, 2000, at_once=5) < 2.2 * cost
