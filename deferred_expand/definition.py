@@ -60,6 +60,11 @@ class StreamDefinition:
         return [StreamRef(self.dag_id, run_id, *parent) for parent in self.parents]
 
     @property
+    def may_skip(self) -> bool:
+        """Whether some of its items may be such as their instances skip, as a ``map`` function says."""
+        return bool(self.parents) or any(step.kind == "map" for step in self.steps)
+
+    @property
     def where(self) -> str:
         """For messages."""
         return f"DAG {self.dag_id!r}, task {self.task_id!r}"

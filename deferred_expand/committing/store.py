@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.comms import is_map_length_refusal
@@ -12,9 +13,9 @@ from deferred_expand.streams.commit_log import (
     Commit,
     CommitLog,
     IndexPage,
-    index_page,
     locate,
-    span_of,
+    page_from_json,
+    page_to_json,
 )
 
 if TYPE_CHECKING:
@@ -23,6 +24,26 @@ if TYPE_CHECKING:
 
 LOG_KEY = "deferred_expand.log"
 ANNOUNCEMENT_KEY = "deferred_expand.announcement"
+
+
+@dataclass(frozen=True)
+class CommittedBatch:
+    """
+    :param first: number of its first item, counted from 1.
+    :param texts: its items as they are written down.
+    """
+
+    first: int
+    texts: list[str]
+
+    @property
+    def end(self) -> int:
+        """Number of the first item after it."""
+        return self.first + len(self.texts)
+
+    def since(self, number: int) -> list[str]:
+        """The texts of the item with a number, and of those after it."""
+        return self.texts[number - self.first :]
 
 
 class StreamStore:
@@ -41,6 +62,7 @@ class StreamStore:
             "task_id": ref.task_id,
             "map_index": -1,
         }
+        self._pages: dict[str, tuple[str, IndexPage]] = {}  # the last one of each level, with its name
 
     def read_log(self) -> CommitLog | None:
         data = BaseXCom.get_one(key=LOG_KEY, **self._where)
@@ -57,9 +79,8 @@ class StreamStore:
             ``None`` leaves it as it is.
         :raises MapLengthExceeded: nothing is committed then.
         """
-        for span, page in commit.full_pages.items():
-            value = [list(entry) for entry in page]
-            BaseXCom.set(key=index_key(span), value=value, **self._where)
+        for name, page in commit.pages.items():
+            BaseXCom.set(key=index_key(name), value=page_to_json(page), **self._where)
         try:
             self.write_log(commit.log, mapped_length=mapped_length)
         except Exception as error:
@@ -93,29 +114,32 @@ class StreamStore:
 
     def read_item(self, log: CommitLog, number: int) -> Any:
         """
-        One committed item, counted from 1: one read of its batch, and one of the index if it is old.
+        One committed item, counted from 1.
 
-        :raises ItemNotFound: the stream has no such item.
         :raises AirflowSkipException: a function that shapes the stream has skipped it.
         """
-        return decode_item(self.read_texts(log, number)[0])
+        return decode_item(self.read_batch(log, number).since(number)[0])
 
-    def read_texts(self, log: CommitLog, number: int) -> list[str]:
-        """The same item as it is written down, and those after it in its batch."""
-        batch: list[str] | None = None
-        offset = 0
+    def read_batch(self, log: CommitLog, number: int) -> CommittedBatch:
+        """
+        The batch with a committed item: one read, and one for each index page that is not in hand.
+
+        :raises ItemNotFound: the stream has no such item.
+        """
+        texts: list[str] | None = None
+        first = 0
         if 1 <= number <= log.items:
-            page = log.tail if span_of(number) == log.tail_span else self._read_index(number)
-            if page:
-                name, offset = locate(page, number)
-                batch = XCom.get_one(key=_batch_key(name), **self._where)
-        if batch is None:
+            entry = locate(log, number, lambda name: self._read_page(log, name))
+            if entry is not None:
+                first, name = entry
+                texts = XCom.get_one(key=_batch_key(name), **self._where)
+        if texts is None:
             raise ItemNotFound(
                 f"{self.ref} holds {log.items} item(s) and not (or no longer) item "
                 f"{number}: it was opened anew since. Clear the mapped task "
                 f"{self.ref.mapped_task_id!r} as a whole"
             )
-        return batch[offset:]
+        return CommittedBatch(first, texts)
 
     def read_result(self, number: int) -> Any:
         """What the instance of an item has returned; ``None``: nothing, or not yet."""
@@ -129,13 +153,16 @@ class StreamStore:
             if BaseXCom.get_one(key="return_value", **where) is not None:
                 XCom.delete(key="return_value", **where)
 
-    def _read_index(self, number: int) -> IndexPage:
-        data = BaseXCom.get_one(key=index_key(span_of(number)), **self._where)
-        return index_page(data or [])
+    def _read_page(self, log: CommitLog, name: str) -> IndexPage:
+        level, in_stream = name.partition(".")[0], f"{name} of {log.stream}"
+        if self._pages.get(level, ("",))[0] != in_stream:
+            data = BaseXCom.get_one(key=index_key(name), **self._where)
+            self._pages[level] = (in_stream, page_from_json(data or []))
+        return self._pages[level][1]
 
 
-def index_key(span: int) -> str:
-    return f"deferred_expand.index.{span}"
+def index_key(name: str) -> str:
+    return f"deferred_expand.index.{name}"
 
 
 def _batch_key(name: str) -> str:

@@ -97,7 +97,7 @@ class StreamReference(PlainXComArg):
         if ti.task_id == definition.mapped_task_id:
             steps = find_steps(definition.item_steps, self.operator.get_dag())
             return StreamItems(store, steps, ti.map_index)
-        return StreamReader(store, self.steps)
+        return StreamReader(store, self.steps, drops=definition.may_skip)
 
     def __getitem__(self, key: str) -> NoReturn:
         raise DefinitionError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deferred_expand import settings
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY, LOG_KEY, index_key
 from deferred_expand.exceptions import MapLengthExceeded
-from deferred_expand.streams.commit_log import CommitLog, plan_commit
+from deferred_expand.streams.commit_log import CommitLog, page_to_json, plan_commit
 from deferred_expand.streams.events import Announcement
 
 if TYPE_CHECKING:
@@ -114,6 +114,6 @@ def _read_log(records: StreamRecords, announcement: Announcement) -> CommitLog |
 
 
 def _write(records: StreamRecords, run: DagRun, task_id: str, plan: Commit) -> None:
-    for span, page in plan.full_pages.items():
-        records.write(run, index_key(span), task_id, [list(entry) for entry in page])
+    for name, page in plan.pages.items():
+        records.write(run, index_key(name), task_id, page_to_json(page))
     records.write(run, LOG_KEY, task_id, plan.log.to_json())

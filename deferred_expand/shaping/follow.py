@@ -82,8 +82,9 @@ class CommittedStream:
             if log is not None and log.items > taken:
                 waits = pauses(FIRST_LOOK)
                 while log.items > taken:
-                    texts = await self._thread.run(self._store.read_texts, log, taken + 1)
-                    taken += len(texts)
+                    batch = await self._thread.run(self._store.read_batch, log, taken + 1)
+                    texts = batch.since(taken + 1)
+                    taken = batch.end - 1
                     yield [decode_or_skipped(text) for text in texts]
             elif status.is_over:
                 self._check_outcome(status, taken)

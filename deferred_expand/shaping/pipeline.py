@@ -162,6 +162,9 @@ async def _flatten(step: Step, item: Any, thread: Threads) -> AsyncGenerator[lis
             async for part in parts:
                 yield [part]
         return
+    if isinstance(parts, list):
+        yield parts
+        return
     async with aclosing(thread.iterate(iter(parts))) as given:
         async for chunk in given:
             yield chunk

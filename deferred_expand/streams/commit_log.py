@@ -2,24 +2,29 @@
 The commit log, and the plan of a commit.
 
 Writing the log is the commit: what it counts is in the stream, and nothing else is. It stays small
-however long the stream gets, because where older items lie is kept in index pages of
-:data:`INDEX_SPAN` items each.
+however long the stream gets and however small its batches are, because where older items lie is kept
+in an index: a tree of pages with :data:`INDEX_ENTRIES` entries each, of which the log holds what is in
+no page yet. Pages never change once the log has passed them.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure, check_version
 from deferred_expand.streams.page import JSON, START, Position
 
-LOG_VERSION = 1
-INDEX_SPAN = 512
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-IndexPage = tuple[tuple[int, str], ...]
-"""The batches that hold a span of items: number of their first item, and name."""
+LOG_VERSION = 2
+INDEX_ENTRIES = 32
+
+IndexEntry = tuple[int, str]
+"""Number of the first item in a batch or page, and the name of that."""
+IndexPage = tuple[IndexEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class CommitLog:
     What is committed of one stream.
 
     :param writer: the walk that staged the last batch.
-    :param tail: index of the span that is not full yet.
+    :param index: the entries that are in no page yet: of batches, of pages of these, and so on.
     :param ended: the source has given its last item.
     :param failure: why the source could not go on, and in which try of the stream head.
     """
@@ -38,7 +43,7 @@ class CommitLog:
     items: int = 0
     position: Position = START
     writer: str | None = None
-    tail: IndexPage = ()
+    index: tuple[IndexPage, ...] = ()
     ended: bool = False
     failure: Failure | None = None
     failed_try: int | None = None
@@ -46,10 +51,6 @@ class CommitLog:
     @property
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(self.stream, self.batches, self.items, self.position, self.writer)
-
-    @property
-    def tail_span(self) -> int:
-        return self.items // INDEX_SPAN
 
     def describe(self) -> str:
         """For people: a label, a log line."""
@@ -64,7 +65,7 @@ class CommitLog:
             "version": LOG_VERSION,
             **asdict(self),
             "position": self.position.to_json(),
-            "tail": [list(entry) for entry in self.tail],
+            "index": [page_to_json(page) for page in self.index],
         }
 
     @classmethod
@@ -72,7 +73,7 @@ class CommitLog:
         check_version(data, "commit log", LOG_VERSION)
         fields = {key: value for key, value in data.items() if key != "version"}
         fields["position"] = Position.from_json(data["position"])
-        fields["tail"] = index_page(data["tail"])
+        fields["index"] = tuple(page_from_json(page) for page in data["index"])
         fields["failure"] = Failure(**data["failure"]) if data["failure"] else None
         return cls(**fields)
 
@@ -80,17 +81,21 @@ class CommitLog:
 @dataclass(frozen=True)
 class Commit:
     """
-    What to write, in this order: the index pages that became full, then the log.
+    What to write, in this order: the index pages that became full, by name, and then the log.
 
     :param items_before: how many are committed already.
     """
 
-    full_pages: dict[int, IndexPage]
+    pages: dict[str, IndexPage]
     log: CommitLog
     items_before: int
 
 
-def index_page(data: list[list[Any]]) -> IndexPage:
+def page_to_json(page: IndexPage) -> JSON:
+    return [list(entry) for entry in page]
+
+
+def page_from_json(data: list[list[Any]]) -> IndexPage:
     return tuple((first, name) for first, name in data)
 
 
@@ -99,16 +104,41 @@ def batch_name(number: int, writer: str) -> str:
     return f"{number}.{writer}"
 
 
-def span_of(item: int) -> int:
-    """The index page that item (counted from 1) is in."""
-    return (item - 1) // INDEX_SPAN
+def locate(log: CommitLog, item: int, read_page: Callable[[str], IndexPage]) -> IndexEntry | None:
+    """
+    The batch that holds a committed item, counted from 1.
+
+    :param read_page: an index page; each level of the tree costs one, and none is for the last items.
+    :return: ``None``: a page is gone.
+    """
+    level = next(n for n, page in enumerate(log.index) if page and page[0][0] <= item)
+    entry = _last_before(log.index[level], item)
+    for _ in range(level):
+        page = read_page(entry[1])
+        if not page:
+            return None
+        entry = _last_before(page, item)
+    return entry
 
 
-def locate(page: IndexPage, item: int) -> tuple[str, int]:
-    """The batch's name and the place in it (from 0) of an item that the page covers."""
-    entry = bisect_right(page, item, key=lambda entry: entry[0]) - 1
-    first, name = page[entry]
-    return name, item - first
+def _last_before(page: IndexPage, item: int) -> IndexEntry:
+    return page[bisect_right(page, item, key=lambda entry: entry[0]) - 1]
+
+
+def _enter(
+    index: list[list[IndexEntry]], pages: dict[str, IndexPage], number: int, entry: IndexEntry
+) -> None:
+    """Add the entry of the batch with a number; where that fills a page, its entry one level higher."""
+    for level, entries in enumerate(index):
+        entries.append(entry)
+        if len(entries) < INDEX_ENTRIES:
+            return
+        number //= INDEX_ENTRIES
+        name = f"{level}.{number}"
+        pages[name] = tuple(entries)
+        entry = (entries[0][0], name)
+        entries.clear()
+    index.append([entry])
 
 
 def plan_commit(log: CommitLog, event: BatchEvent, try_number: int) -> Commit | None:
@@ -131,25 +161,20 @@ def plan_commit(log: CommitLog, event: BatchEvent, try_number: int) -> Commit | 
     counts = event.counts[done:]
     if not counts and not event.ended and event.failure is None:
         return None
-    full_pages: dict[int, IndexPage] = {}
-    items, span, entries = log.items, log.tail_span, list(log.tail)
+    pages: dict[str, IndexPage] = {}
+    items, index = log.items, [list(page) for page in log.index]
     for number, count in enumerate(counts, log.batches):
-        entry = (items + 1, batch_name(number, event.writer))
-        entries.append(entry)
+        _enter(index, pages, number, (items + 1, batch_name(number, event.writer)))
         items += count
-        while items >= (span + 1) * INDEX_SPAN:
-            full_pages[span] = tuple(entries)
-            span += 1
-            entries = [entry] if items > span * INDEX_SPAN else []
     committed = replace(
         log,
         batches=event.first + len(event.counts),
         items=items,
         position=event.position,
         writer=event.writer if counts else log.writer,
-        tail=tuple(entries),
+        index=tuple(tuple(page) for page in index),
         ended=event.ended,
         failure=event.failure,
         failed_try=try_number if event.failure else None,
     )
-    return Commit(full_pages, committed, log.items)
+    return Commit(pages, committed, log.items)

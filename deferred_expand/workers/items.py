@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
+from deferred_expand.committing.codec import decode_item
+from deferred_expand.committing.store import CommittedBatch
 from deferred_expand.exceptions import StreamError
 from deferred_expand.shaping.pipeline import shape_one
 
@@ -29,6 +31,7 @@ class StreamItems(Sequence[Any]):
         self._store = store
         self._steps = steps
         self._map_index = map_index
+        self._batch = CommittedBatch(1, [])
 
     @cached_property
     def _log(self) -> CommitLog:
@@ -57,7 +60,9 @@ class StreamItems(Sequence[Any]):
             # Airflow counts modulo the length (airflow/sdk/definitions/_internal/expandinput.py), which
             # would give the item of another one to an instance that a shorter stream has no item for.
             index = self._map_index
-        return shape_one(self._store.read_item(self._log, index), self._steps)
+        if not self._batch.first <= index < self._batch.end:
+            self._batch = self._store.read_batch(self._log, index)
+        return shape_one(decode_item(self._batch.since(index)[0]), self._steps)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[n] for n in range(1, len(self)))

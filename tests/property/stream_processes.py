@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from deferred_expand.walking.walk import Walk
 
-SPAN = 7  # items of an index page, so that a short stream has several
+ENTRIES = 3  # of an index page, so that a short stream has several levels of them
 USERS, INSERT = "users", "insert"
 REF = StreamRef(DAG_ID, RUN_ID, USERS, INSERT)
 HEAD = (INSERT, 0)
@@ -63,7 +63,7 @@ class StreamProcesses:
 
     def __init__(self) -> None:
         self.patches = pytest.MonkeyPatch()
-        self.patches.setattr(commit_log, "INDEX_SPAN", SPAN)
+        self.patches.setattr(commit_log, "INDEX_ENTRIES", ENTRIES)
         self.loop = asyncio.new_event_loop()
         self.airflow = MemoryAirflow()
         self.airflow.install(self.patches)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deferred_expand.streams.buffer import PageBuffer
 from deferred_expand.streams.commit_log import (
-    INDEX_SPAN,
+    INDEX_ENTRIES,
     CommitLog,
     IndexPage,
     batch_name,
     locate,
     plan_commit,
-    span_of,
 )
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.streams.page import Page, Position
@@ -78,34 +79,54 @@ def test_a_source_opened_again_in_the_middle_repeats_nothing(source: list[Any], 
     assert buffer.peek(len(everything)) == everything
 
 
-histories = st.lists(st.lists(st.integers(1, 3 * INDEX_SPAN), min_size=1, max_size=4), max_size=12)
+# Events, each with some batches of a size, and then of another one.
+counts = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 60)), min_size=1, max_size=3)
+histories = st.lists(counts, max_size=30)
 
 
 @given(histories, st.data())
-def test_every_committed_item_can_be_found(history: list[list[int]], data: st.DataObject) -> None:
-    log = CommitLog("s")
-    pages: dict[int, IndexPage] = {}
-    where: list[tuple[str, int]] = []  # of each item: its batch, and its place there
-    for writer, counts in enumerate(history):
-        event = BatchEvent("s", str(writer), log.batches, tuple(counts), Position())
-        for number, count in enumerate(counts, log.batches):
-            where += [(batch_name(number, str(writer)), place) for place in range(count)]
-        plan = plan_commit(log, event, try_number=1)
-        assert plan is not None
-        pages.update(plan.full_pages)
-        log = CommitLog.from_json(json.loads(json.dumps(plan.log.to_json())))
-    assert log.items == len(where)
-    if where:
-        for item in data.draw(st.lists(st.integers(1, len(where)), max_size=30)):
-            page = log.tail if span_of(item) == log.tail_span else pages[span_of(item)]
-            assert locate(page, item) == where[item - 1]
-
-
-@given(st.integers(1, 5000))
-def test_the_commit_log_stays_small(batches: int) -> None:
+def test_every_committed_item_is_found_in_few_reads_and_the_log_stays_small(
+    history: list[list[tuple[int, int]]], data: st.DataObject
+) -> None:
     log = CommitLog("s" * 32)
+    pages: dict[str, IndexPage] = {}
+    batches: list[tuple[int, str]] = []
+    items = 0
+    for event_number, runs in enumerate(history):
+        writer = f"{event_number:012}"
+        counts = tuple(count for count, times in runs for _ in range(times))
+        for number, count in enumerate(counts, log.batches):
+            batches.append((items + 1, batch_name(number, writer)))
+            items += count
+        plan = plan_commit(log, BatchEvent(log.stream, writer, log.batches, counts, Position()), 1)
+        assert plan is not None
+        assert not pages.keys() & plan.pages.keys(), "what the log has passed stays as it is"
+        pages.update(plan.pages)
+        written = json.dumps(plan.log.to_json())
+        assert len(written) < 2000
+        log = CommitLog.from_json(json.loads(written))
+    assert log.items == items
+    assert all(len(page) == INDEX_ENTRIES for page in pages.values())
+    for first, name in data.draw(st.lists(st.sampled_from(batches), max_size=50)) if batches else []:
+        end = dict(zip(batches, [*batches[1:], (items + 1, "")], strict=True))[first, name][0]
+        read: list[str] = []
+
+        def read_page(page: str) -> IndexPage:
+            read.append(page)  # noqa: B023
+            return pages[page]
+
+        assert locate(log, data.draw(st.integers(first, end - 1)), read_page) == (first, name)
+        assert len(read) <= max(0, math.log(log.batches, INDEX_ENTRIES))
+
+
+@pytest.mark.parametrize("batches", [1, 31, 32, 33, 1023, 1024, 32_767, 100_000])
+def test_the_commit_log_of_single_items_stays_small(batches: int) -> None:
     event = BatchEvent("s" * 32, "w" * 12, 0, (1,) * batches, Position())
-    plan = plan_commit(log, event, try_number=1)
+    plan = plan_commit(CommitLog(event.stream), event, try_number=1)
     assert plan is not None
-    assert len(plan.log.tail) < INDEX_SPAN
-    assert all(len(page) <= INDEX_SPAN for page in plan.full_pages.values())
+    assert len(json.dumps(plan.log.to_json())) < 2500
+    for item in (1, batches // 2 + 1, batches):
+        read: list[str] = []
+        entry = locate(plan.log, item, lambda name: read.append(name) or plan.pages[name])  # type: ignore[func-returns-value]  # noqa: B023
+        assert entry == (item, batch_name(item - 1, event.writer))
+        assert len(read) <= 3

@@ -6,7 +6,7 @@ from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent, Failure
 from deferred_expand.streams.page import Position
 
-LOG = CommitLog("s", batches=2, items=5, position=Position("c"), tail=((1, "0.w"), (3, "1.w")))
+LOG = CommitLog("s", batches=2, items=5, position=Position("c"), index=(((1, "0.w"), (3, "1.w")),))
 
 
 def event(first: int = 2, counts: tuple[int, ...] = (3,), **fields: object) -> BatchEvent:

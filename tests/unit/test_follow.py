@@ -7,48 +7,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deferred_expand.committing.status import StreamStatus
-from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import SourceGaveUp, SourceSkipped, StreamError
 from deferred_expand.shaping.follow import CommittedStream
-from deferred_expand.streams.commit_log import CommitLog, batch_name, plan_commit
-from deferred_expand.streams.events import BatchEvent
-from deferred_expand.streams.page import START
-from deferred_expand.streams.ref import StreamRef
 from deferred_expand.walking.threads import Threads
 from deferred_expand.workers.reader import StreamReader
-from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
+from tests.memory_airflow import MemoryAirflow
+from tests.unit.parent import HEAD, INSERT, OPENER, Parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-USERS, INSERT = "users", "insert"
-OPENER, HEAD = (USERS, -1), (INSERT, 0)
 pytestmark = pytest.mark.asyncio
-
-
-class Parent:
-    """A stream that is walked elsewhere."""
-
-    def __init__(self, airflow: MemoryAirflow, mapped_task_id: str | None = INSERT) -> None:
-        self.airflow = airflow
-        self.ref = StreamRef(DAG_ID, RUN_ID, USERS, mapped_task_id)
-        self.store = StreamStore(self.ref)
-        self.states = airflow.tables.instances
-        self.states[OPENER] = "success"
-        self.states[HEAD] = "deferred"
-
-    def open(self) -> None:
-        self.store.write_log(CommitLog("s"))
-
-    def commit(self, *items: int, ended: bool = False) -> None:
-        log = self.store.read_log()
-        assert log is not None
-        counts = (len(items),) if items else ()
-        if items:
-            self.store.write_batch(batch_name(log.batches, "w"), [str(item) for item in items])
-        plan = plan_commit(log, BatchEvent("s", "w", log.batches, counts, START, ended=ended), 1)
-        assert plan is not None
-        self.store.write(plan)
 
 
 @pytest.fixture
@@ -128,7 +97,7 @@ async def test_a_mapped_task_that_was_never_expanded_is_over(
     with pytest.raises((SourceGaveUp, SourceSkipped)):
         await followed(parent, thread)
     with pytest.raises(StreamError, match=f"has ended as {state}"):
-        list(StreamReader(parent.store, ()))
+        list(StreamReader(parent.store, (), drops=False))
 
 
 @pytest.mark.parametrize("state", [None, "scheduled", "queued", "running", "up_for_retry"])
