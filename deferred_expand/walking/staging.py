@@ -31,3 +31,6 @@ class Stager(Protocol):
 
     async def write(self, number: int, writer: str, batch: list[str]) -> None:
         """Keep one batch, which nobody sees before it is committed."""
+
+    def close(self) -> None:
+        """Nothing more is to be written."""

@@ -253,6 +253,7 @@ class Walk:
             self._over = True
         finally:
             self._closed = True
+            self._stager.close()
             await end(pulling)
 
     async def _batch_is_due(self, pulling: asyncio.Task[None]) -> bool:
