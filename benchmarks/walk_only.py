@@ -37,6 +37,9 @@ class ForgetfulStager:
     async def write(self, number: int, writer: str, batch: list[str]) -> None:
         await asyncio.sleep(0)
 
+    def close(self) -> None:
+        pass
+
 
 async def single_items(count: int) -> AsyncGenerator[Any, None]:
     for number in range(count):

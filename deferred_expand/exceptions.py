@@ -15,6 +15,7 @@ Every error this package raises, in one tree.
     ├── ItemError                  one item cannot become a task instance
     │   ├── ItemNotSerializable
     │   └── ItemTooLarge
+    ├── StagingFailed              the XCom backend raised, and ``source_retries`` are used up
     ├── CursorNotSerializable      a page's cursor is not JSON
     ├── ResultsAwaited             in ``dag.test()``, a loop lets its items run first
     └── StreamError                the stream's own records do not fit together
@@ -80,6 +81,10 @@ class ItemNotSerializable(ItemError):
 
 class ItemTooLarge(ItemError):
     """One item alone is over ``[deferred_expand] max_batch_bytes``."""
+
+
+class StagingFailed(DeferredExpandError):
+    """The XCom backend raised, also when the batch was written again ``source_retries`` times."""
 
 
 class CursorNotSerializable(DeferredExpandError):

@@ -6,25 +6,33 @@ from typing import TYPE_CHECKING, Any
 
 from deferred_expand.committing.codec import encode_batches
 from deferred_expand.streams.commit_log import batch_name
+from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deferred_expand.committing.store import StreamStore
     from deferred_expand.walking.staging import Encoded
-    from deferred_expand.walking.threads import Threads
 
 
 class XComStager:
-    """Implements :class:`~deferred_expand.walking.walk.Stager` with XComs."""
+    """
+    Implements :class:`~deferred_expand.walking.staging.Stager` with XComs.
 
-    def __init__(self, store: StreamStore, threads: Threads, max_bytes: int) -> None:
+    It has a thread of its own: an XCom backend that stands still stalls no other stream, and steps that
+    take their time do not hold back what is shaped already.
+    """
+
+    def __init__(self, store: StreamStore, max_bytes: int) -> None:
         self._store = store
-        self._threads = threads
+        self._thread = Threads("stager")
         self._max_bytes = max_bytes
 
     async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
-        return await self._threads.run(encode_batches, items, first_number, self._max_bytes)
+        return await self._thread.run(encode_batches, items, first_number, self._max_bytes)
 
     async def write(self, number: int, writer: str, batch: list[str]) -> None:
-        await self._threads.run(self._store.write_batch, batch_name(number, writer), batch)
+        await self._thread.run(self._store.write_batch, batch_name(number, writer), batch)
+
+    def close(self) -> None:
+        self._thread.close()

@@ -63,7 +63,8 @@ class DeferredExpandOperator(ParsedOperator):
     :param batch_size: items in a batch at most.
     :param batch_interval: seconds; a batch not yet full is staged when its oldest item is this old.
     :param source_retries: how often a source that raises is opened again from its last cursor,
-        within one try of the stream head. Retries of the mapped task come after that.
+        within one try of the stream head; and how often each batch is written again when the XCom
+        backend raises. Retries of the mapped task come after that.
     :param materialize: who commits batches and makes them task instances: ``"triggerer"``, the
         expander beside the triggerer; ``"callback"``, the stream head on a worker; ``"auto"``, the
         expander where there is one that answers, else the worker.

@@ -7,6 +7,7 @@ from typing import Any
 
 from deferred_expand import settings
 from deferred_expand.airflow_internals.listeners import AirflowPlugin, hookimpl, triggerer_id
+from deferred_expand.airflow_internals.plugins import load_plugins
 from deferred_expand.committing.board import CommitBoard, install_board
 
 
@@ -17,6 +18,9 @@ class ExpanderListener:
     It is told of a job before it is known what kind of job that is. The board must be there when
     the triggerer forks its runner, and the thread must not: a fork in the middle of what a thread
     does may leave locks that nobody opens. So it starts right after that fork, and only in the parent.
+
+    Before that fork it has the plugins loaded: the runner has them then, whole, and imports no source
+    while they are loaded.
     """
 
     def __init__(self) -> None:
@@ -24,11 +28,16 @@ class ExpanderListener:
 
     @hookimpl
     def on_starting(self, component: Any) -> None:
+        os.register_at_fork(before=lambda: self._prepare_fork(component))
         if not settings.expander():
             return
         board = CommitBoard()
         install_board(board)
         os.register_at_fork(after_in_parent=lambda: self._start(component, board))
+
+    def _prepare_fork(self, job: Any) -> None:
+        if triggerer_id(job) is not None:
+            load_plugins()
 
     def _start(self, job: Any, board: CommitBoard) -> None:
         number = triggerer_id(job)

@@ -81,10 +81,13 @@ class Hop:
             xcoms=read(state["xcoms"]),
         )
 
+    def find_trigger(self) -> type[BaseTrigger]:
+        """Import its class, which may take a while."""
+        found: type[BaseTrigger] = import_string(self.trigger[0])
+        return found
+
     def make_trigger(self) -> BaseTrigger:
-        path, arguments = self.trigger
-        trigger: BaseTrigger = import_string(path)(**arguments)
-        return trigger
+        return self.find_trigger()(**self.trigger[1])
 
 
 @dataclass(frozen=True)

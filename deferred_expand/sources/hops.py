@@ -108,6 +108,7 @@ async def hop_event(chain: OperatorChain, hop: Hop, thread: Threads, outer: Base
     :raises Exception: what the operator makes of a trigger that fails or times out; a transient
         error of the trigger as it is, for the walk to ask again.
     """
+    await thread.run(hop.find_trigger)
     trigger = hop.make_trigger()
     chain.adapter.prepare_trigger(trigger)
     try:

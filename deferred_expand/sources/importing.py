@@ -125,12 +125,32 @@ def _name_of(function: Callable[..., Any]) -> str:
     if module == "__main__" or module.startswith(MANGLED_MODULE_PREFIX):
         raise SourceNotImportable(f"source {name!r} is defined in the DAG file. {_REMEDY.format(name=name)}")
     path = f"{module}:{name}"
-    if import_source(path) is not function:
+    found = import_source(path)
+    if found is not function and _identity(found) != _identity(function):
         raise SourceNotImportable(
             f"{path!r} is something else than the function given as source (is it decorated?). "
             f"{_REMEDY.format(name=name)}"
         )
     return path
+
+
+def _identity(thing: Any) -> tuple[Any, ...]:
+    """
+    What makes a function, a method or a class the same, also if its module was run twice.
+
+    Airflow runs each file of the plugins folder once more when it loads the plugins, and a DAG file may
+    have imported from it before (see ``airflow_internals.plugins``).
+    """
+    code = getattr(thing, "__code__", None)
+    owner = getattr(thing, "__self__", None)
+    functions = [thing, *vars(thing).values()] if isinstance(thing, type) else [thing]
+    return (
+        getattr(thing, "__module__", None),
+        getattr(thing, "__qualname__", None),
+        code and code.co_name,  # a decorator's wrapper has only taken on the name
+        {os.path.realpath(each.__code__.co_filename) for each in functions if hasattr(each, "__code__")},
+        owner and _identity(owner),
+    )
 
 
 def _is_only_found_by_dag_parser(module: Any) -> bool:

@@ -17,8 +17,9 @@ from deferred_expand.sources.adapters import SourceAdapter, adapter_for
 from deferred_expand.sources.chain import Hop
 from deferred_expand.sources.hops import ChainOver, HopTimedOut, first_event
 from deferred_expand.sources.importing import import_source
-from deferred_expand.triggers.calls import call_in_thread
+from deferred_expand.triggers.calls import import_in_thread
 from deferred_expand.walking.retry import SourceRetry, is_transient
+from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,13 +54,23 @@ class HopTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         loop = asyncio.get_running_loop()
         send_at = loop.time() + (settings.requeue_delay() if self.task_instance else 0.0)
-        adapter = SourceAdapter()
-        if self.operator is not None:
-            adapter = adapter_for(await call_in_thread(import_source, self.operator))  # type: ignore[arg-type]
-        outcome = await self._outcome(Hop.from_cursor(self.hop), adapter)
+        thread = Threads("imports")
+        try:
+            hop, adapter = await import_in_thread(thread, self._find)
+        finally:
+            thread.close()
+        outcome = await self._outcome(hop, adapter)
         # Not before the exit of the worker that deferred is noticed: see settings.requeue_delay.
         await asyncio.sleep(max(0.0, send_at - loop.time()))
         yield TriggerEvent({"stream": self.stream, "hop": self.hop, **outcome})
+
+    def _find(self) -> tuple[Hop, SourceAdapter]:
+        hop = Hop.from_cursor(self.hop)
+        hop.find_trigger()
+        if self.operator is None:
+            return hop, SourceAdapter()
+        operator: Any = import_source(self.operator)
+        return hop, adapter_for(operator)
 
     async def _outcome(self, hop: Hop, adapter: SourceAdapter) -> dict[str, Any]:
         policy = SourceRetry(**self.retry) if self.retry else SourceRetry(attempts=1)

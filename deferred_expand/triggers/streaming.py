@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.sdk import BaseTrigger, TriggerEvent, redact
@@ -12,7 +13,7 @@ from deferred_expand.sources.arguments import mask, pack, seal, unpack, unseal
 from deferred_expand.sources.importing import find_function
 from deferred_expand.sources.opening import is_resumable, open_source
 from deferred_expand.streams.events import BatchEvent
-from deferred_expand.triggers.calls import call_in_thread
+from deferred_expand.triggers.calls import import_in_thread
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.session import StreamSession
 from deferred_expand.triggers.walks import WalkOpener
@@ -32,8 +33,7 @@ def is_streaming_trigger(source: Any) -> bool:
 def _open(source_kwargs: dict[str, Any] | str) -> dict[str, Any]:
     arguments = unseal(source_kwargs)
     mask(arguments)
-    opened: dict[str, Any] = unpack(arguments)
-    return opened
+    return arguments
 
 
 class StreamingExpansionTrigger(BaseTrigger):
@@ -87,15 +87,16 @@ class StreamingExpansionTrigger(BaseTrigger):
         try_number = self.task_instance.try_number if self.task_instance else 1
         thread = Threads("source", reads_ahead=expansion.definition.max_pending is None)
         try:
+            arguments = await thread.run(_open, self.source_kwargs or {})
             opened = open_source(
                 self._source,
-                await thread.run(_open, self.source_kwargs or {}),
+                await import_in_thread(thread, unpack, arguments),
                 cursor,
                 thread,
                 ref=expansion.ref,
                 try_number=try_number,
                 outer=self,
-                results=self._walks.results if self._walks else None,
+                results=partial(self._walks.results, thread) if self._walks else None,
             )
             async with aclosing(opened) as items:
                 async for item in items:
@@ -118,10 +119,13 @@ class StreamingExpansionTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """What Airflow's triggerer calls."""
         expansion = Expansion.from_json(self.expansion or {})
-        await call_in_thread(mask, self._arguments())
-        # In a thread: imports may take a while, and run any code.
-        self._source = await call_in_thread(find_function, expansion.definition.source)
-        steps = await call_in_thread(find_steps, expansion.definition.steps)
+        thread = Threads("imports")  # which may take a while, and run any code
+        try:
+            await thread.run(mask, self._arguments())
+            self._source = await import_in_thread(thread, find_function, expansion.definition.source)
+            steps = await import_in_thread(thread, find_steps, expansion.definition.steps)
+        finally:
+            thread.close()
         resumable = is_streaming_trigger(self._source) or is_resumable(self._source)
         self._walks = WalkOpener(expansion, self.stream, resumable=resumable, steps=steps)
         session = StreamSession(expansion, self._walks)

@@ -20,10 +20,11 @@ from deferred_expand.committing.stager import XComStager
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.shaping.pipeline import shape
 from deferred_expand.sources.opening import with_own_outcomes
-from deferred_expand.triggers.calls import call_in_thread, shared_threads
+from deferred_expand.triggers.calls import call_in_thread
 from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.policy import WalkPolicy
 from deferred_expand.walking.results import FinishedResults
+from deferred_expand.walking.threads import Threads
 from deferred_expand.walking.walk import Walk
 from deferred_expand.walking.watchdog import LoopWatchdog
 
@@ -70,12 +71,16 @@ class WalkOpener:
         """
         _watchdog.watch()
         policy = self._policy(limited)
-        stager = XComStager(self._store, shared_threads, int(policy.max_batch_bytes))
+        stager = XComStager(self._store, policy.max_batch_bytes)
         self._walk = Walk(self._open_source, stager, policy, checkpoint, self._pace())
         return self._walk
 
-    def results(self) -> FinishedResults:
-        """What finished items have returned, for the source of the walk that was opened here."""
+    def results(self, thread: Threads) -> FinishedResults:
+        """
+        What finished items have returned, for the source of the walk that was opened here.
+
+        :param thread: the source's, for XCom backends that block.
+        """
         walk, ref = self._walk, self._expansion.ref
         if walk is None:
             raise RuntimeError("the walk is not open")
@@ -83,7 +88,7 @@ class WalkOpener:
         return FinishedResults(
             lambda: call_in_thread(count_task_instances, *instances, states=ENDED_STATES),
             lambda among: call_in_thread(finished_items, *instances, among),
-            lambda number: call_in_thread(self._store.read_result, number),
+            lambda number: thread.run(self._store.read_result, number),
             lambda: walk.given_again,
             walk.hurry,
             waits=not is_in_process(),
@@ -91,12 +96,16 @@ class WalkOpener:
 
     async def _open_source(self, cursor: JSON) -> AsyncGenerator[Any, None]:
         await ensure_sync_calls_work_here()
-        opened = self._stream(cursor)
-        if self._steps:
-            opened = shape(opened, self._steps, shared_threads)
-        async with aclosing(with_own_outcomes(opened)) as items:
-            async for item in items:
-                yield item
+        thread = Threads("steps")
+        try:
+            opened = self._stream(cursor)
+            if self._steps:
+                opened = shape(opened, self._steps, thread)
+            async with aclosing(with_own_outcomes(opened)) as items:
+                async for item in items:
+                    yield item
+        finally:
+            thread.close()
 
     def _policy(self, limited: bool) -> WalkPolicy:
         definition = self._expansion.definition

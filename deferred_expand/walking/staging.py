@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from deferred_expand.exceptions import StagingFailed
+from deferred_expand.streams.page import Position
+from deferred_expand.walking.retry import Reopenings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deferred_expand.exceptions import ItemError
+    from deferred_expand.walking.policy import WalkPolicy
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,3 +40,32 @@ class Stager(Protocol):
 
     async def write(self, number: int, writer: str, batch: list[str]) -> None:
         """Keep one batch, which nobody sees before it is committed."""
+
+    def close(self) -> None:
+        """Nothing more is to be written."""
+
+
+async def write_batch(stager: Stager, policy: WalkPolicy, number: int, writer: str, batch: list[str]) -> None:
+    """
+    Have a batch kept; where that raises, again after as many and as long pauses as a source gets.
+
+    It keeps its name, so what was written and not answered is only written over. Each batch has
+    retries of its own.
+
+    :raises StagingFailed: they are used up.
+    """
+    retries = Reopenings(policy.source_retries, policy.retry)
+    while True:
+        try:
+            return await stager.write(number, writer, batch)
+        except Exception as error:
+            delay = retries.delay(error, Position())
+            if delay is None:
+                raise StagingFailed(
+                    f"batch {number} cannot be written: the XCom backend raised {error!r}"
+                ) from error
+            log.warning(
+                "the XCom backend raised %r as batch %d was written; it is written again in %g s",
+                error, number, delay, exc_info=True,
+            )  # fmt: skip
+        await asyncio.sleep(delay)

@@ -23,6 +23,7 @@ from deferred_expand.streams.cursors import CursorWatch
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
 from deferred_expand.streams.page import JSON, Page, Position, check_cursor
 from deferred_expand.walking.retry import Reopenings
+from deferred_expand.walking.staging import write_batch
 from deferred_expand.walking.tasks import end
 
 if TYPE_CHECKING:
@@ -253,6 +254,7 @@ class Walk:
             self._over = True
         finally:
             self._closed = True
+            self._stager.close()
             await end(pulling)
 
     async def _batch_is_due(self, pulling: asyncio.Task[None]) -> bool:
@@ -292,7 +294,7 @@ class Walk:
         encoded = await self._stager.encode(items, self._items + 1)
         for batch in encoded.batches:
             number = self._committed.batches + len(self._staged)
-            await self._stager.write(number, self.writer, batch)
+            await write_batch(self._stager, self._policy, number, self.writer, batch)
             self._staged.append(_Staged(len(batch), _size(batch), self._buffer.drop(len(batch))))
             self._items += len(batch)
             self._changed.set()

@@ -81,6 +81,8 @@ class WorkerHops:
         """
         Stage a hop's items; without any, and with more hops to come, wait for the next one.
 
+        Where the XCom backend raises, the task does, and its ``retries`` make the hop again.
+
         :param start: where the hop begins, with how many of its items are committed.
         """
         cursor = OVER if result.next is None else result.next.to_cursor()

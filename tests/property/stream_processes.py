@@ -51,6 +51,9 @@ class Stager:
         StreamStore(REF).write_batch(batch_name(number, writer), batch)
         await asyncio.sleep(0)
 
+    def close(self) -> None:
+        pass
+
 
 class StreamProcesses:
     """

@@ -25,12 +25,18 @@ class Bad:
 
 @dataclass
 class MemoryStager:
-    """Keeps batches in a dictionary; items are written down with ``repr``."""
+    """
+    Keeps batches in a dictionary; items are written down with ``repr``.
+
+    :param breaks: how often it raises before it keeps the batch with that number.
+    """
 
     write_time: float = 0.0
     max_items: int = 1_000_000
+    breaks: dict[int, int] = field(default_factory=dict)
     batches: dict[str, list[str]] = field(default_factory=dict)
     written_at: list[float] = field(default_factory=list)
+    closed: bool = False
 
     async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
         batches: list[list[str]] = []
@@ -44,8 +50,14 @@ class MemoryStager:
 
     async def write(self, number: int, writer: str, batch: list[str]) -> None:
         await asyncio.sleep(self.write_time)
+        if self.breaks.get(number, 0):
+            self.breaks[number] -= 1
+            raise ConnectionError(f"batch {number} broke")
         self.batches[f"{number}.{writer}"] = batch
         self.written_at.append(asyncio.get_running_loop().time())
+
+    def close(self) -> None:
+        self.closed = True
 
     def items(self, event: BatchEvent) -> list[Any]:
         """What the event's batches hold."""

@@ -6,12 +6,16 @@ When a new Airflow changes one, its test fails under the thing's name, before a 
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 import warnings
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
+from airflow._shared.plugins_manager import _load_plugins_from_plugin_directory
 from airflow.jobs import triggerer_job_runner
 from airflow.listeners import hookimpl
 from airflow.listeners.listener import get_listener_manager
@@ -268,6 +272,83 @@ def test_a_trigger_takes_on_an_identity(name: str) -> None:
     trigger = Plain()  # type: ignore[no-untyped-call]
     setattr(trigger, name, None)
     assert getattr(trigger, name) is None
+
+
+# -- plugins ------------------------------------------------------------------------------------------
+
+
+def test_a_plugin_module_is_run_again_and_is_in_place_before_it_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By ``_load_plugins_from_plugin_directory``."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "plugin_module.py").write_text(
+        "import sys\nseen = [*vars(sys.modules[__name__])]\nlate = 1\n"
+    )
+    first = import_module("plugin_module")
+    _load_plugins_from_plugin_directory(plugins_folder=str(tmp_path))
+    second = import_module("plugin_module")
+    assert second is not first
+    assert "sys" in second.seen
+    assert "late" not in second.seen
+    assert not hasattr(second.__spec__, "_initializing"), "who imports it meanwhile does not wait"
+
+
+IN_A_TRIGGERER = """
+import os, sys
+from importlib import import_module
+from airflow.jobs.job import Job
+from airflow.plugins_manager import _get_plugins as core
+from airflow.sdk.plugins_manager import _get_plugins as sdk
+
+def forked(job_type):
+    job = Job()  # which tells the listeners that it is starting
+    job.job_type, job.id = job_type, 1
+    pid = os.fork()
+    if not pid:
+        os._exit(sdk.cache_info().currsize)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+assert forked("SchedulerJob") == 0, "other components load nothing"
+once = sys.modules["only_once"]
+assert forked("TriggererJob") == 1, "_get_plugins is cached"
+assert core()[1].keys() == {FOLDER + "/never.py"}
+assert sdk()[1].keys() == {FOLDER + "/never.py", FOLDER + "/only_once.py"}
+assert import_module("always").runs == 2
+assert import_module("only_once") is once and once.late == 1
+try:
+    import_module("never")
+except LookupError as error:
+    print(error)
+"""
+
+
+def test_a_triggerer_has_all_plugins_and_no_half_one_before_it_forks_its_runner(tmp_path: Path) -> None:
+    """Of ``_get_plugins``, of the core and of the SDK, and ``load_plugins``."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "always.py").write_text(
+        "import builtins\nbuiltins.runs = runs = getattr(builtins, 'runs', 0) + 1\n"
+    )
+    (folder / "only_once.py").write_text(
+        "import builtins\nassert not hasattr(builtins, 'once')\nbuiltins.once = late = 1\n"
+    )
+    (folder / "never.py").write_text("raise LookupError('what it really is')\n")
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_TRIGGERER.replace("FOLDER", repr(str(folder)))],
+        env={
+            **os.environ,
+            "AIRFLOW_HOME": str(tmp_path),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(folder),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__DEFERRED_EXPAND__EXPANDER": "False",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("what it really is\n")
 
 
 # -- the triggerer's own process ----------------------------------------------------------------------

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 import threading
 import types
 from contextvars import ContextVar
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow._shared.plugins_manager import _load_plugins_from_plugin_directory
 
 from deferred_expand import Page
 from deferred_expand.exceptions import SourceFailed, SourceNotImportable
@@ -215,3 +219,59 @@ def test_a_module_in_the_dag_folder_is_refused(tmp_path: Path, monkeypatch: pyte
         source_path("only_beside_dags:source")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert source_path("only_beside_dags:source") == "only_beside_dags:source"
+
+
+SHOP = """
+from functools import wraps
+
+def orders(): ...
+async def changes(): yield 1
+
+class Api:
+    def __init__(self): ...
+    @classmethod
+    def pages(cls): ...
+
+class Other(Api): ...
+
+def logged(function):
+    @wraps(function)
+    def wrapper(): ...
+    return wrapper
+
+decorated = logged(orders)
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of the plugins folder, as a DAG file has imported it before Airflow loads the plugins."""
+    (tmp_path / "shop_plugin.py").write_text(SHOP)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("shop_plugin")
+    yield module
+    del sys.modules["shop_plugin"]
+
+
+@pytest.mark.parametrize("loaded", ["before", "after"])
+@pytest.mark.parametrize("name", ["orders", "changes", "Api", "Api.pages"])
+def test_a_source_stays_the_same_when_airflow_loads_its_module_again(
+    shop: Any, tmp_path: Path, name: str, loaded: str
+) -> None:
+    if loaded == "before":
+        _load_plugins_from_plugin_directory(plugins_folder=str(tmp_path))
+        shop = importlib.import_module("shop_plugin")
+    source = attrgetter(name)(shop)
+    if loaded == "after":
+        _load_plugins_from_plugin_directory(plugins_folder=str(tmp_path))
+        assert import_source(f"shop_plugin:{name}") is not source
+    assert source_path(source) == f"shop_plugin:{name}"
+
+
+def test_another_thing_of_the_same_name_is_no_source(shop: Any, tmp_path: Path) -> None:
+    copy = types.ModuleType("shop_plugin")
+    exec(compile(SHOP, str(tmp_path / "dags" / "shop_plugin.py"), "exec"), vars(copy))
+    inherited = shop.Other.pages
+    for other in (shop.decorated, copy.orders, copy.Api, inherited):
+        with pytest.raises(SourceNotImportable, match="is something else than the function given"):
+            source_path(other)

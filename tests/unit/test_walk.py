@@ -10,6 +10,7 @@ import pytest
 
 from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.streams.page import Page
+from deferred_expand.walking.retry import SourceRetry
 from deferred_expand.walking.walk import Walk
 from tests.unit.helpers import Bad, MemoryStager, PagedNumbers, make_walk
 
@@ -176,19 +177,73 @@ async def test_a_cursor_that_is_not_json_is_refused() -> None:
     assert "cursor is (1, 2), which is not JSON" in event.failure.message
 
 
-async def test_a_walk_that_cannot_stage_raises_and_closes_its_source() -> None:
-    class Full(MemoryStager):
-        async def write(self, number: int, writer: str, batch: list[str]) -> None:
-            raise OSError("no space")
+async def test_a_batch_that_could_not_be_written_is_written_again(caplog: pytest.LogCaptureFixture) -> None:
+    source, stager = PagedNumbers(), MemoryStager(breaks={0: 1, 1: 2, 2: 2})
+    event = await walk_to_end(make_walk(source, stager, START, source_retries=2))
+    assert stager.items(event) == source.everything
+    assert source.opened_at == [0], "nothing is asked for again"
+    assert stager.written_at == pytest.approx([1, 4, 7], abs=0.01), "each batch has retries of its own"
+    assert event.ended
+    assert caplog.text.count("it is written again in") == 5
+    assert "the XCom backend raised ConnectionError('batch 1 broke') as batch 1 was written" in caplog.text
 
-    source = PagedNumbers(pages=100)
-    walk = make_walk(source, Full(), START)
+
+async def test_hiccups_of_the_backend_are_outlived_as_those_of_the_source() -> None:
+    source, stager = PagedNumbers(), MemoryStager(breaks={1: 4})
+    event = await walk_to_end(make_walk(source, stager, START, retry=SourceRetry(attempts=5)))
+    assert event.ended
+    assert stager.items(event) == source.everything
+    assert stager.written_at == pytest.approx([0, 15, 15], abs=0.01)
+
+
+@pytest.mark.parametrize("source_retries", [0, 1, 3])
+async def test_a_backend_that_stays_broken_ends_the_walk_after_what_it_took(
+    source_retries: int,
+) -> None:
+    source, stager = PagedNumbers(pages=100), MemoryStager(breaks={2: 99})
+    walk = make_walk(source, stager, START, source_retries=source_retries)
+    event = await walk_to_end(walk)
+    assert stager.items(event) == source.everything[:10]
+    assert stager.breaks[2] == 99 - 1 - source_retries
+    assert not event.ended
+    assert event.failure is not None
+    said = "batch 2 cannot be written: the XCom backend raised ConnectionError('batch 2 broke')"
+    assert event.failure.message == said
+    assert "in write" in event.failure.traceback
+    assert (source.closed, stager.closed) == (1, True)
+
+    stager.breaks.clear()
+    again = await walk_to_end(make_walk(source, stager, after(START, event)))
+    assert stager.items(again) == source.everything[10:], "nothing is lost, and nothing repeated"
+
+
+async def test_a_walk_closed_while_it_waits_to_write_again_ends_at_once() -> None:
+    source, stager = PagedNumbers(), MemoryStager(breaks={1: 99})
+    walk = make_walk(source, stager, START, source_retries=9)
     walk.start()
-    with pytest.raises(OSError, match="no space"):
-        await walk.batches()
+    await asyncio.sleep(20)
+    first = await walk.batches()
     await walk.close()
-    assert source.closed == 1
+    assert now() == pytest.approx(20, abs=0.01)
+    assert (source.closed, stager.closed) == (1, True)
     assert not walk.goes_on_from(START), "the next trigger opens a new one"
+
+    stager.breaks.clear()
+    rest = await walk_to_end(make_walk(source, stager, after(START, first)))
+    assert stager.items(first) + stager.items(rest) == source.everything
+
+
+async def test_what_is_staged_can_be_committed_while_another_batch_is_written_again() -> None:
+    source, stager = PagedNumbers(), MemoryStager(breaks={1: 2})
+    walk = make_walk(source, stager, START, source_retries=2)
+    walk.start()
+    first = await walk.batches()
+    assert now() < 1
+    assert walk.goes_on_from(after(START, first))
+    rest = await walk.all_batches()
+    assert rest.first == 1
+    assert stager.items(first) + stager.items(rest) == source.everything
+    await walk.close()
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.5, 1.0, 1.5, 2.5, 3.2, 4.0])
