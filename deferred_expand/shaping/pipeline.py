@@ -20,7 +20,7 @@ from deferred_expand.streams.page import JSON, Page, SkippedItem
 from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 
     from deferred_expand.shaping.steps import Step, Steps
 
@@ -98,25 +98,34 @@ async def _chunks(opened: AsyncIterator[Any]) -> AsyncGenerator[_Chunk, None]:
 async def _apply(
     step: Step, chunks: AsyncGenerator[_Chunk, None], thread: Threads
 ) -> AsyncGenerator[_Chunk, None]:
-    one_by_one = step.kind == "flat_map"
+    """What is shaped goes on at once, and does not wait for the rest of its page."""
     async with aclosing(chunks):
         async for chunk in chunks:
-            if one_by_one:
-                for item in chunk.items:
-                    async with aclosing(_flatten(step, item, thread)) as parts:
-                        async for part in parts:
-                            yield _Chunk(part)
-                items: list[Any] = []
-            elif inspect.iscoroutinefunction(step.function):
-                items = [shaped for item in chunk.items for shaped in await _await_one(step, item)]
-            else:
-                items = await thread.run(_call_all, step, chunk.items)
-            if items or chunk.ends_page:
-                yield _Chunk(items, chunk.ends_page, chunk.cursor)
+            async with aclosing(_shaped(step, chunk.items, thread)) as parts:
+                async for part in parts:
+                    yield _Chunk(part)
+            if chunk.ends_page:
+                yield _Chunk([], True, chunk.cursor)
 
 
-def _call_all(step: Step, items: list[Any]) -> list[Any]:
-    return [shaped for item in items for shaped in _keep(step, item, lambda item: step.function(item))]
+async def _shaped(step: Step, items: list[Any], thread: Threads) -> AsyncGenerator[list[Any], None]:
+    if step.kind == "flat_map":
+        for item in items:
+            async with aclosing(_flatten(step, item, thread)) as parts:
+                async for part in parts:
+                    yield part
+    elif inspect.iscoroutinefunction(step.function):
+        for item in items:
+            yield await _await_one(step, item)
+    else:
+        async with aclosing(thread.iterate(_call_each(step, items))) as parts:
+            async for part in parts:
+                yield part
+
+
+def _call_each(step: Step, items: list[Any]) -> Iterator[Any]:
+    for item in items:
+        yield from _keep(step, item, step.function)
 
 
 async def _await_one(step: Step, item: Any) -> list[Any]:
