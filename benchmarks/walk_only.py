@@ -32,7 +32,7 @@ class ForgetfulStager:
     """Takes batches and forgets them: what is left is the walk itself."""
 
     async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
-        return Encoded([[""] * len(items)])
+        return Encoded([[""] * len(items)], [len(items)])
 
     async def write(self, number: int, writer: str, batch: list[str]) -> None:
         await asyncio.sleep(0)

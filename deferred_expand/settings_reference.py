@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "max_batch_bytes": {
         "description": (
-            "A batch is closed before its items, written as JSON, would be more bytes than this; "
+            "A batch is closed before it would be more bytes than this in the XCom that it is stored as; "
             "a single item that is larger fails the stream. Batches are XComs: a large value wants "
             "an object storage XCom backend."
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.sdk import AirflowSkipException, serde_deserialize, serde_serialize
@@ -59,24 +60,38 @@ def _reason(text: str) -> str:
     return str(json.loads(text.removeprefix(_SKIPPED)))
 
 
+def stored_size(text: str) -> int:
+    """
+    Bytes of an item's text in its batch, its share of commas and brackets included.
+
+    A batch is stored as JSON: the SDK leaves a list of strings as it is (airflow/sdk/bases/xcom.py,
+    ``serialize_value``), and the column, like a backend's file, holds ``json.dumps`` of it.
+    """
+    return len(json.dumps(text)) + len(", ")
+
+
 def encode_batches(items: Sequence[Any], first_number: int, max_bytes: int) -> Encoded:
-    """Write items down and cut them into batches of at most ``max_bytes``, up to the first bad one."""
-    batches: list[list[str]] = []
-    room = 0
+    """
+    Write items down and cut them into batches, up to the first bad one.
+
+    :param max_bytes: that a batch may have where it is stored.
+    """
+    encoded = Encoded([], [])
     for number, item in enumerate(items, first_number):
         try:
             text = encode_item(item, number)
-            if len(text) > max_bytes:
+            size = stored_size(text)
+            if size > max_bytes:
                 raise ItemTooLarge(
-                    f"item {number} of the stream is {len(text):,} bytes, more than a whole batch may "
+                    f"item {number} of the stream is {size:,} bytes, more than a whole batch may "
                     f"have: let the source give smaller items, or raise [deferred_expand] "
                     f"max_batch_bytes ({max_bytes:,})"
                 )
         except ItemError as error:
-            return Encoded(batches, error)
-        if len(text) > room:
-            batches.append([])
-            room = max_bytes
-        batches[-1].append(text)
-        room -= len(text)
-    return Encoded(batches)
+            return replace(encoded, error=error)
+        if not encoded.batches or encoded.sizes[-1] + size > max_bytes:
+            encoded.batches.append([])
+            encoded.sizes.append(0)
+        encoded.batches[-1].append(text)
+        encoded.sizes[-1] += size
+    return encoded

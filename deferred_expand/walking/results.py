@@ -11,7 +11,7 @@ from deferred_expand.exceptions import ResultsAwaited
 from deferred_expand.walking.pauses import pauses
 
 RESULTS_POLL = 1.0  # seconds between two looks at what is finished, at first
-REST = 10  # for so many times as long as a look at the states has taken, there is no other
+RESULTS_REST = 10  # for so many times as long as a look at the states has taken, there is no other
 LONGEST_TRUST = 60.0  # seconds for which a count that stays the same is believed
 
 
@@ -90,7 +90,7 @@ class FinishedResults(AsyncIterator[Any]):
         changed, began = count != self._counted, now()
         finished = await self._finished(self._unseen)
         self._counted = count
-        self._rests_until = now() + REST * (now() - began)
+        self._rests_until = now() + RESULTS_REST * (now() - began)
         self._trusts_until = now() + LONGEST_TRUST
         self._to_give.extend(sorted(finished))
         self._unseen -= finished

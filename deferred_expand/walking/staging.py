@@ -25,10 +25,12 @@ class Encoded:
     """
     Items written down, cut into batches that are within the size limit.
 
+    :param sizes: of the batches in bytes, as they are stored.
     :param error: the first item that cannot be written down; the batches end before it.
     """
 
     batches: list[list[str]]
+    sizes: list[int]
     error: ItemError | None = None
 
 

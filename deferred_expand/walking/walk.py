@@ -29,7 +29,7 @@ from deferred_expand.walking.tasks import end
 if TYPE_CHECKING:
     from deferred_expand.walking.pace import Pace
     from deferred_expand.walking.policy import WalkPolicy
-    from deferred_expand.walking.staging import Stager
+    from deferred_expand.walking.staging import Encoded, Stager
 
 log = logging.getLogger(__name__)
 
@@ -276,14 +276,14 @@ class Walk:
     async def _weigh_first_item(self) -> None:
         first = await self._stager.encode(self._buffer.peek(1), self._items + 1)
         self._full = self._policy.batch_size
-        self._weigh(first.batches)
+        self._weigh(first)
         self._room.set()
 
-    def _weigh(self, batches: list[list[str]]) -> None:
+    def _weigh(self, encoded: Encoded) -> None:
         """Adapt how many items make a batch to the size they turned out to have."""
-        items = sum(len(batch) for batch in batches)
+        items = sum(map(len, encoded.batches))
         if items:
-            mean = max(1, sum(map(_size, batches)) // items)
+            mean = max(1, sum(encoded.sizes) // items)
             self._full = max(1, min(self._policy.batch_size, self._policy.max_batch_bytes // mean))
 
     async def _stage(self) -> None:
@@ -292,13 +292,13 @@ class Walk:
             count = await self._pace.room(self._items, min(count, len(self._buffer)))
         items = self._buffer.peek(int(min(count, self._policy.max_items - self._items)))
         encoded = await self._stager.encode(items, self._items + 1)
-        for batch in encoded.batches:
+        for batch, size in zip(encoded.batches, encoded.sizes, strict=True):
             number = self._committed.batches + len(self._staged)
             await write_batch(self._stager, self._policy, number, self.writer, batch)
-            self._staged.append(_Staged(len(batch), _size(batch), self._buffer.drop(len(batch))))
+            self._staged.append(_Staged(len(batch), size, self._buffer.drop(len(batch))))
             self._items += len(batch)
             self._changed.set()
-        self._weigh(encoded.batches)
+        self._weigh(encoded)
         self._room.set()
         if encoded.error is not None:
             raise encoded.error
@@ -310,7 +310,3 @@ class Walk:
         ):
             self._changed.clear()
             await self._changed.wait()
-
-
-def _size(batch: list[str]) -> int:
-    return sum(map(len, batch))

@@ -13,7 +13,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException, TaskDeferred
 
 from deferred_expand import DeferredExpandOperator
-from deferred_expand.committing.codec import encode_item
+from deferred_expand.committing.codec import encode_batches
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import ItemsRemoved, SourceError
 from deferred_expand.plugin.commit import commit_announced, restore_removed
@@ -22,7 +22,6 @@ from deferred_expand.streams import commit_log
 from deferred_expand.streams.commit_log import CommitLog, batch_name
 from deferred_expand.streams.events import Announcement, BatchEvent
 from deferred_expand.streams.ref import StreamRef
-from deferred_expand.walking.staging import Encoded
 from deferred_expand.workers.head import StreamHeadOperator
 from tests.e2e import sources
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow, MemoryRecords, ProcessDied, SchedulerPass
@@ -31,6 +30,7 @@ from tests.unit.helpers import PagedNumbers, make_walk
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from deferred_expand.walking.staging import Encoded
     from deferred_expand.walking.walk import Walk
 
 ENTRIES = 3  # of an index page, so that a short stream has several levels of them
@@ -44,7 +44,7 @@ class Stager:
 
     async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
         await asyncio.sleep(0)
-        return Encoded([[encode_item(item, number) for number, item in enumerate(items, first_number)]])
+        return encode_batches(items, first_number, 1_000_000)
 
     async def write(self, number: int, writer: str, batch: list[str]) -> None:
         await asyncio.sleep(0)

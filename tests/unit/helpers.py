@@ -42,11 +42,11 @@ class MemoryStager:
         batches: list[list[str]] = []
         for number, item in enumerate(items, first_number):
             if isinstance(item, Bad):
-                return Encoded(batches, ItemNotSerializable(f"item {number} is bad"))
+                return Encoded(batches, sizes(batches), ItemNotSerializable(f"item {number} is bad"))
             if not batches or len(batches[-1]) == self.max_items:
                 batches.append([])
             batches[-1].append(repr(item))
-        return Encoded(batches)
+        return Encoded(batches, sizes(batches))
 
     async def write(self, number: int, writer: str, batch: list[str]) -> None:
         await asyncio.sleep(self.write_time)
@@ -66,6 +66,10 @@ class MemoryStager:
             for number in range(event.first, event.first + len(event.counts))
             for text in self.batches[f"{number}.{event.writer}"]
         ]
+
+
+def sizes(batches: list[list[str]]) -> list[int]:
+    return [sum(map(len, batch)) for batch in batches]
 
 
 @dataclass
