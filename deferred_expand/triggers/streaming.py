@@ -85,7 +85,8 @@ class StreamingExpansionTrigger(BaseTrigger):
         """
         expansion = Expansion.from_json(self.expansion or {})
         try_number = self.task_instance.try_number if self.task_instance else 1
-        thread = Threads("source", reads_ahead=expansion.definition.max_pending is None)
+        goes_alone = self.task_instance is None  # in dag.test(), see WalkOpener
+        thread = Threads("source", reads_ahead=expansion.definition.max_pending is None and not goes_alone)
         try:
             arguments = await thread.run(_open, self.source_kwargs or {})
             opened = open_source(

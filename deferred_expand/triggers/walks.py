@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import sys
@@ -25,6 +26,7 @@ from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.policy import WalkPolicy
 from deferred_expand.walking.results import FinishedResults
 from deferred_expand.walking.threads import Threads
+from deferred_expand.walking.turns import StagerInTurn, in_turn
 from deferred_expand.walking.walk import Walk
 from deferred_expand.walking.watchdog import LoopWatchdog
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from deferred_expand.streams.events import Checkpoint
     from deferred_expand.streams.page import JSON
     from deferred_expand.triggers.expansion import Expansion
+    from deferred_expand.walking.staging import Stager
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,9 @@ class WalkOpener:
         self._steps = steps
         self._store = StreamStore(expansion.ref)
         self._walk: Walk | None = None
+        # In dag.test() there are no comms while a call is answered (airflow/sdk/execution_time/supervisor.py,
+        # ``InProcessSupervisorComms.send``): in a second thread it would find none.
+        self._turn = asyncio.Lock() if is_in_process() else None
 
     def open(self, checkpoint: Checkpoint, *, limited: bool = True) -> Walk:
         """
@@ -71,7 +77,9 @@ class WalkOpener:
         """
         _watchdog.watch()
         policy = self._policy(limited)
-        stager = XComStager(self._store, policy.max_batch_bytes)
+        stager: Stager = XComStager(self._store, policy.max_batch_bytes)
+        if self._turn is not None:
+            stager = StagerInTurn(stager, self._turn)
         self._walk = Walk(self._open_source, stager, policy, checkpoint, self._pace())
         return self._walk
 
@@ -96,13 +104,14 @@ class WalkOpener:
 
     async def _open_source(self, cursor: JSON) -> AsyncGenerator[Any, None]:
         await ensure_sync_calls_work_here()
-        thread = Threads("steps")
+        thread = Threads("steps", reads_ahead=self._turn is None)
         try:
             opened = self._stream(cursor)
             if self._steps:
                 opened = shape(opened, self._steps, thread)
-            async with aclosing(with_own_outcomes(opened)) as items:
-                async for item in items:
+            items = with_own_outcomes(opened)
+            async with aclosing(in_turn(items, self._turn) if self._turn else items) as given:
+                async for item in given:
                     yield item
         finally:
             thread.close()

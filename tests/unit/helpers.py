@@ -112,6 +112,10 @@ class PagedNumbers:
 def make_walk(
     source: PagedNumbers, stager: MemoryStager, start: Checkpoint, pace: Pace | None = None, **policy: Any
 ) -> Walk:
+    return Walk(source.open, stager, walk_policy(source, **policy), start, pace)
+
+
+def walk_policy(source: PagedNumbers, **policy: Any) -> WalkPolicy:
     given: dict[str, Any] = {
         "batch_size": 5,
         "batch_interval": 5.0,
@@ -122,4 +126,4 @@ def make_walk(
         "resumable": source.takes_cursor,
         **policy,
     }
-    return Walk(source.open, stager, WalkPolicy(**given), start, pace)
+    return WalkPolicy(**given)
