@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TYPE_CHECKING, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -45,6 +47,22 @@ class Threads:
 
         return await sync_to_async(contained, thread_sensitive=False, executor=self._executor)()
 
+    async def finish(self, call: Callable[[], object]) -> None:
+        """As :meth:`run`; the call is also made when the wait for it is cancelled."""
+        made = False
+
+        def once() -> None:
+            nonlocal made
+            if not made:
+                made = True
+                call()
+
+        try:
+            await self.run(once)
+        except asyncio.CancelledError:  # maybe before the thread could begin
+            self._executor.submit(copy_context().run, once)
+            raise
+
     def close(self) -> None:
-        """Let the threads go; the calls that they are in are not interrupted."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Let the threads go; the calls that they are in, or that are to be finished, are not interrupted."""
+        self._executor.shutdown(wait=False)
