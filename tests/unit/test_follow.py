@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from deferred_expand.committing.status import StreamStatus
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import SourceGaveUp, SourceSkipped, StreamError
-from deferred_expand.shaping.follow import CommittedStream
+from deferred_expand.shaping.follow import CommittedStream, zip_streams
 from deferred_expand.streams.commit_log import CommitLog, batch_name, plan_commit
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.streams.page import START
@@ -19,7 +20,7 @@ from deferred_expand.workers.reader import StreamReader
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
 USERS, INSERT = "users", "insert"
 OPENER, HEAD = (USERS, -1), (INSERT, 0)
@@ -168,3 +169,26 @@ async def test_a_stream_that_its_own_task_walks_is_read_while_that_is_deferred(
         parent.states[OPENER] = "success"
 
     assert await followed(parent, thread, ends) == [1, 2]
+
+
+async def test_a_zip_of_which_one_fails_does_not_wait_for_the_other() -> None:
+    closed = []
+
+    class Gives:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def batches(self, taken: int) -> AsyncGenerator[list[Any], None]:
+            try:
+                if self.name == "fails":
+                    raise SourceGaveUp("for good")
+                await asyncio.Event().wait()
+                yield []
+            finally:
+                closed.append(self.name)
+
+    with pytest.raises(SourceGaveUp, match="for good"):
+        async for _ in zip_streams([Gives("waits"), Gives("fails")], [0, 0], False, False, None):
+            pass
+    assert closed == ["fails", "waits"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
