@@ -1,15 +1,17 @@
 # The newest tested Airflow; another one: make test AIRFLOW=3.2.2
 AIRFLOW ?= 3.3.2
 CONSTRAINTS := constraints/airflow-$(AIRFLOW).txt
+PYTHON ?= python3
 VENV := .venv-$(AIRFLOW)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-cluster bench chaos lint types unit e2e constraints clean
+.PHONY: help demo test pythons test-cluster bench chaos lint types unit e2e constraints clean
 
 help:
 	@echo "make demo [KEEP=1]          native and streamed expansion of a real data set, side by side"
 	@echo "make test [AIRFLOW=$(AIRFLOW)]  lint, types, unit, property and end-to-end tests"
+	@echo "make pythons                unit and property tests on each of Python 3.10 to 3.13 that there is"
 	@echo "make test-cluster           end-to-end tests with Celery, Redis, Postgres, object storage (half an hour)"
 	@echo "make bench                  streaming measured beside native expansion (about an hour)"
 	@echo "make chaos [CHAOS_SEED=n]   processes die while streams run; every item is counted (about an hour)"
@@ -17,7 +19,7 @@ help:
 	@echo "make constraints            resolve the constraints files anew"
 
 $(READY): pyproject.toml $(CONSTRAINTS)
-	python3 -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --editable '.[dev]'
 	touch $@
@@ -26,6 +28,9 @@ demo: $(READY)
 	$(BIN)/python -m deferred_expand.demo $(if $(KEEP),--keep)
 
 test: lint types unit e2e
+
+pythons: $(READY)
+	$(BIN)/python -m tests.pythons $(VENV)
 
 test-cluster: $(READY)
 	$(BIN)/python -m pytest tests/e2e --celery

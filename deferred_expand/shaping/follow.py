@@ -14,6 +14,7 @@ from deferred_expand.exceptions import SourceGaveUp, SourceSkipped
 from deferred_expand.streams.page import Page, SkippedItem
 from deferred_expand.streams.ref import StreamRef
 from deferred_expand.walking.pauses import pauses
+from deferred_expand.walking.tasks import end
 from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ async def zip_streams(
             for number, parent in enumerate(parents)
         ]
         while True:
-            await asyncio.gather(*(queue.fill() for queue in queues))
+            await _fill(queues)
             rest = [queue for queue in queues if queue.items]
             if len(rest) < len(queues) and strict and rest:
                 raise SourceGaveUp(
@@ -151,6 +152,15 @@ class _Queue:
             if batch is None:
                 return
             self.items.extend(batch)
+
+
+async def _fill(queues: Sequence[_Queue]) -> None:
+    tasks = [asyncio.create_task(queue.fill()) for queue in queues if not queue.items]
+    try:
+        if tasks:
+            await asyncio.gather(*tasks)
+    finally:
+        await end(*tasks)  # one that fails leaves the others waiting
 
 
 def _row(queues: list[_Queue], fillvalue: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from contextlib import aclosing
 from itertools import groupby
@@ -50,13 +51,30 @@ async def walk_function(
     if inspect.isasyncgenfunction(function) or inspect.iscoroutinefunction(function):
         opened = function(**arguments)
     else:
-        opened = await thread.run(function, **arguments)
+        opened = await _call(function, arguments, thread)
     if inspect.isawaitable(opened):
         opened = await opened
     walk = _walk_async(opened) if hasattr(opened, "__aiter__") else _walk_sync(opened, thread)
     async with aclosing(walk) as items:
         async for item in items:
             yield item
+
+
+async def _call(function: Callable[..., Any], arguments: Mapping[str, Any], thread: Threads) -> Any:
+    """What the call returns; it is closed when nobody waits for it any more."""
+    opened: list[Any] = []
+    try:
+        await thread.run(lambda: opened.append(function(**arguments)))
+    except asyncio.CancelledError:
+        await thread.finish(lambda: _close(*opened))
+        raise
+    return opened[0]
+
+
+def _close(*opened: Any) -> None:
+    for each in opened:
+        if hasattr(each, "close"):
+            each.close()
 
 
 async def _walk_async(opened: Any) -> AsyncGenerator[Any, None]:
@@ -76,6 +94,9 @@ async def _walk_sync(opened: Any, thread: Threads) -> AsyncGenerator[Page, None]
         return
     try:
         iterator: Iterator[Any] = await thread.run(iter, opened)
+    except asyncio.CancelledError:
+        await thread.finish(lambda: _close(opened))
+        raise
     except TypeError:
         raise SourceFailed(
             f"the source returned {type(opened).__name__!r}, which cannot be iterated: "

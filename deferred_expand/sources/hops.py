@@ -22,6 +22,7 @@ from deferred_expand.sources.adapters import items_of
 from deferred_expand.sources.chain import HOP_VERSION, Hop, HopResult
 from deferred_expand.streams.page import JSON, Page
 from deferred_expand.walking.retry import is_transient
+from deferred_expand.walking.tasks import end
 from deferred_expand.walking.threads import WantsToExit
 
 if TYPE_CHECKING:
@@ -139,17 +140,19 @@ async def first_event(trigger: BaseTrigger, timeout: float | None, outer: BaseTr
         trigger.trigger_id = outer.trigger_id
         with suppress(Exception):  # of no use to most triggers, and not settable on some
             trigger.task_instance = outer.task_instance
-    task = asyncio.create_task(_first(trigger))
+    task = asyncio.create_task(_first(trigger), name=f"trigger {type(trigger).__name__}")
     try:
         done, _ = await asyncio.wait({task}, timeout=timeout)
         if not done:
             raise HopTimedOut
+        if task.cancelled():
+            raise RuntimeError("Trigger was cancelled by what it awaits")
         event = task.result()
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
-        await trigger.cleanup()
+        try:
+            await end(task)
+        finally:
+            await trigger.cleanup()
     if isinstance(event, BaseTaskEndEvent):
         _end(event)
     return event

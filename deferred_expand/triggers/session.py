@@ -17,6 +17,7 @@ from deferred_expand.triggers.calls import call_in_thread
 from deferred_expand.triggers.ending import end_of_stream
 from deferred_expand.triggers.handover import COMMIT_PATIENCE, ExpanderHandover, Overtaken
 from deferred_expand.walking.registry import WalkRegistry
+from deferred_expand.walking.walk import WalkClosed
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -84,7 +85,7 @@ class StreamSession:
                         await asyncio.sleep(max(0.0, send_at - loop.time()))
                         return await walk.batches()
                 return await end_of_stream(self._expansion, ended)
-            except Overtaken:
+            except (Overtaken, WalkClosed):
                 log.warning("Another triggerer has gone on with this stream; this walk stops")
                 await asyncio.sleep(OVERTAKEN_PAUSE)
 

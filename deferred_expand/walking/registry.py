@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,13 +18,14 @@ log = logging.getLogger(__name__)
 WATCH_INTERVAL = 2.0  # seconds
 
 
-@dataclass
 class _Entry:
-    walk: Walk
-    generation: int
-    wanted: Callable[[], Awaitable[bool]]
-    triggers: int = 0
-    watch: asyncio.Task[None] | None = None
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self.generation = 0
+        self.triggers = 0
+        self.idle_since = 0.0  # in the loop's time
+        self.wanted: Callable[[], Awaitable[bool]]
+        self.watch: asyncio.Task[None]
 
 
 class WalkRegistry:
@@ -63,39 +63,49 @@ class WalkRegistry:
         :param open_walk: a walk from the checkpoint that is not started yet.
         :param wanted: whether anyone still waits for the stream.
         """
-        entry = self._entries.get(key)
-        if entry is not None:
+        loop = asyncio.get_running_loop()
+        while (entry := self._entries.get(key)) is not None:
             failed_before = entry.walk.failed and entry.generation != generation
-            if failed_before or not entry.walk.goes_on_from(checkpoint):
-                await self._close(key, entry)
-                entry = None
+            if not failed_before and entry.walk.goes_on_from(checkpoint):
+                break
+            await self._close(key, entry)  # meanwhile another trigger may open one
         if entry is None:
-            entry = self._entries[key] = _Entry(open_walk(), generation, wanted)
+            entry = self._entries[key] = _Entry(open_walk())
             entry.walk.start()
+            entry.watch = asyncio.create_task(self._watch(key, entry, idle_timeout), name=f"watch {key}")
         entry.generation, entry.wanted = generation, wanted
         entry.triggers += 1
-        if entry.watch is not None:
-            entry.watch.cancel()
         try:
             yield entry.walk
         finally:
             entry.triggers -= 1
-            if not entry.triggers and self._entries.get(key) is entry:
-                entry.watch = asyncio.create_task(self._watch(key, entry, idle_timeout))
+            entry.idle_since = loop.time()
+            if self._entries.get(key) is not entry:
+                await entry.walk.close()
 
     async def _watch(self, key: Hashable, entry: _Entry, idle_timeout: float) -> None:
-        loop = asyncio.get_running_loop()
-        closes_at = loop.time() + idle_timeout
-        while loop.time() < closes_at:
-            await asyncio.sleep(min(WATCH_INTERVAL, idle_timeout))
-            try:
-                if not await entry.wanted():
-                    break
-            except Exception:
-                log.warning("cannot tell whether stream %s is still wanted", key, exc_info=True)
-        await self._close(key, entry)
+        """As long as the entry is there: a task that begins when a loop ends would never run."""
+        try:
+            needed = True
+            while needed:
+                await asyncio.sleep(min(WATCH_INTERVAL, idle_timeout))
+                wanted = entry.triggers > 0 or await self._is_wanted(key, entry, idle_timeout)
+                needed = wanted or entry.triggers > 0  # one may have come meanwhile
+        finally:
+            await self._close(key, entry)
+
+    async def _is_wanted(self, key: Hashable, entry: _Entry, idle_timeout: float) -> bool:
+        if asyncio.get_running_loop().time() >= entry.idle_since + idle_timeout:
+            return False
+        try:
+            return await entry.wanted()
+        except Exception:
+            log.warning("cannot tell whether stream %s is still wanted", key, exc_info=True)
+            return True
 
     async def _close(self, key: Hashable, entry: _Entry) -> None:
+        """The entry stays, and nobody joins it, until its source is closed: one is open at a time."""
+        await entry.walk.close()
+        entry.watch.cancel()
         if self._entries.get(key) is entry:
             del self._entries[key]
-        await entry.walk.close()

@@ -1,10 +1,9 @@
-"""Ending a task that may not want to."""
+"""Ending tasks that may not want to."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -12,16 +11,28 @@ log = logging.getLogger(__name__)
 CANCEL_PATIENCE = 5.0  # seconds
 
 
-async def end(task: asyncio.Task[Any]) -> None:
+async def end(*tasks: asyncio.Task[Any]) -> None:
     """
-    Cancel a task and wait for its end, whatever that raises.
+    Cancel tasks and wait for their ends, whatever they raise.
 
     One that ignores it for :data:`CANCEL_PATIENCE` seconds is named in the log, and left to itself.
     """
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        _, alive = await asyncio.wait({task}, timeout=CANCEL_PATIENCE)
-        if alive:
-            log.warning("%s ignores that it is cancelled, and is left to itself", task.get_name())
-    if task.done() and not task.cancelled():
-        task.exception()  # seen
+    for task in tasks:
+        task.cancel()
+    for task in await wait_patiently(*tasks):
+        log.warning("%s ignores that it is cancelled, and is left to itself", task.get_name())
+
+
+async def wait_patiently(*tasks: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:
+    """Wait for the ends of tasks that were cancelled; returns those that did not come."""
+    for task in tasks:
+        task.add_done_callback(_see)
+    alive = [task for task in tasks if not task.done()]
+    if alive:
+        await asyncio.wait(alive, timeout=CANCEL_PATIENCE)
+    return [task for task in alive if not task.done()]
+
+
+def _see(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # asyncio tells of those that nobody has asked for

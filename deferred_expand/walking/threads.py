@@ -83,12 +83,30 @@ class Threads:
                 goes_on = await taking
         finally:
             source.stops = True
-            await end(taking)
-            await self.run(source.close)
+            try:
+                await end(taking)
+            finally:
+                await self.finish(source.close)  # after the call that the thread may be in
+
+    async def finish(self, call: Callable[[], object]) -> None:
+        """As :meth:`run`; the call is also made when the wait for it is cancelled."""
+        made = False
+
+        def once() -> None:
+            nonlocal made
+            if not made:
+                made = True
+                call()
+
+        try:
+            await self.run(once)
+        except asyncio.CancelledError:  # maybe before the thread could begin
+            self._executor.submit(copy_context().run, once)
+            raise
 
     def close(self) -> None:
-        """Let the threads go; the calls that they are in are not interrupted."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Let the threads go; the calls that they are in, or that are to be finished, are not interrupted."""
+        self._executor.shutdown(wait=False)
 
 
 class _Iterating(Generic[T]):

@@ -5,36 +5,33 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import uuid4
 
-from deferred_expand.exceptions import (
-    CursorStuck,
-    DeferredExpandError,
-    ResultsAwaited,
-    SourceFailed,
-    SourceShrank,
-)
-from deferred_expand.streams.buffer import PageBuffer
-from deferred_expand.streams.cursors import CursorWatch
+from deferred_expand.exceptions import DeferredExpandError, ResultsAwaited, SourceFailed
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
-from deferred_expand.streams.page import JSON, Page, Position, check_cursor
+from deferred_expand.walking.pulling import Puller
 from deferred_expand.walking.retry import Reopenings
 from deferred_expand.walking.staging import write_batch
-from deferred_expand.walking.tasks import end
+from deferred_expand.walking.tasks import end, wait_patiently
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from deferred_expand.streams.page import Position
     from deferred_expand.walking.pace import Pace
     from deferred_expand.walking.policy import WalkPolicy
+    from deferred_expand.walking.pulling import OpenSource
     from deferred_expand.walking.staging import Encoded, Stager
 
 log = logging.getLogger(__name__)
 
-OpenSource = Callable[[JSON], AsyncGenerator[Any, None]]
-"""Opens the source after a cursor (``None``: from the start)."""
+T = TypeVar("T")
+
+
+class WalkClosed(Exception):
+    """The walk was closed while someone waited for its batches."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,9 @@ class Walk:
     Drives a source from a checkpoint, and stages its items for a committer.
 
     One task pulls (it costs an append and a comparison per item), one stages. The source is asked
-    for more while batches are staged and committed, until ``walk_ahead`` items wait.
+    for more while batches are staged and committed, until ``walk_ahead`` items wait. A third starts
+    and ends these two, and awaits nothing else. So what comes out of a source is told from what is
+    meant for the walk: only the end of a loop, which cancels all its tasks, cancels this one.
     """
 
     def __init__(
@@ -62,56 +61,68 @@ class Walk:
     ) -> None:
         self.stream = start.stream
         self.writer = uuid4().hex[:12]
-        self._open_source = open_source
+        self._source = Puller(open_source, policy, start, pace)
         self._stager = stager
         self._policy = policy
         self._pace = pace
-        self._buffer = PageBuffer(start.position, resumable=policy.resumable)
-        self._cursors = CursorWatch(start.position.cursor, start.items)
         self._committed = start
         self._staged: deque[_Staged] = deque()
-        self._items = start.items  # committed and staged
-        self._full = 1  # items that make a batch: few as long as their size is not known
+        self._dry = False  # the source gives no more
         self._over = False
         self._closed = False
         self._hurried = False
         self._suspended = False  # in dag.test(): what is given must run before it goes on
         self._failure: Failure | None = None
-        self._pulled = asyncio.Event()  # there may be something to stage
-        self._room = asyncio.Event()  # the buffer can take more
         self._changed = asyncio.Event()  # there may be something to commit, or room to stage
         self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Future[None] | None = None  # while it runs
+        self._parts: set[asyncio.Task[Any]] = set()  # that it starts and ends
 
     # -- for the one who commits ------------------------------------------------------------------
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=f"walk {self.stream}")
-        self._task.add_done_callback(lambda _: self._changed.set())
+        """Start it; one that is closed stays so."""
+        if not self._closed:
+            self._closing = asyncio.get_running_loop().create_future()
+            self._task = asyncio.create_task(self._run(), name=f"walk {self.stream}")
+            self._task.add_done_callback(self._stopped)
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        self._changed.set()
+        if not task.cancelled():
+            task.exception()  # for whoever waits for batches
 
     async def close(self) -> None:
-        """Stop where it is, and close the source. What is staged stays unseen."""
-        if self._task is not None:
-            await end(self._task)
+        """
+        Stop where it is, and close the source. What is staged stays unseen.
+
+        Final from the first line, even when the wait is cancelled. Several may close one walk.
+        """
+        self._closed = True
+        if self._closing is not None and self._task is not None and not self._task.done():
+            if not self._closing.done():
+                self._closing.set_result(None)
+            await asyncio.wait({self._task})
 
     @property
     def items(self) -> int:
         """Committed and staged."""
-        return self._items
+        return self._source.taken
 
     @property
     def given(self) -> int:
         """What the source has given so far, in any walk: also what is not staged yet."""
-        return self._items + len(self._buffer)
+        return self._source.given
 
     @property
     def given_again(self) -> int:
         """The same, without what a source that was opened again has yet to repeat."""
-        return self.given - self._buffer.still_to_pass_over
+        return self.given - self._source.buffer.still_to_pass_over
 
     def hurry(self) -> None:
         """Stage what there is, without waiting for a full batch."""
         self._hurried = True
-        self._pulled.set()
+        self._source.pulled.set()
 
     @property
     def failed(self) -> bool:
@@ -134,7 +145,11 @@ class Walk:
         return True
 
     async def batches(self) -> BatchEvent:
-        """Wait until something is staged, or the source is over; all that is staged by then."""
+        """
+        Wait until something is staged, or the source is over; all that is staged by then.
+
+        :raises WalkClosed: it was closed meanwhile.
+        """
         await self._until(lambda: bool(self._staged) or self._over)
         return self._event()
 
@@ -157,154 +172,161 @@ class Walk:
     async def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():
             if self._task is None or self._task.done():
-                await self._raise_why_stopped()
+                self._raise_why_stopped()
             self._changed.clear()
             await self._changed.wait()
 
     @property
     def _broken(self) -> bool:
         """The walk itself stopped (not its source): it could not stage, or was closed."""
-        return not self._over and (self._task is None or self._task.done())
+        return not self._over and (self._closed or self._task is None or self._task.done())
 
-    async def _raise_why_stopped(self) -> None:
-        if self._task is not None:
-            await self._task
-        raise RuntimeError(f"the walk of stream {self.stream} is not running")
+    def _raise_why_stopped(self) -> NoReturn:
+        if self._task is not None and not self._task.cancelled():
+            self._task.result()  # raises what it could not stage for
+        raise WalkClosed(f"the walk of stream {self.stream} is not running")
 
-    # -- pulling ----------------------------------------------------------------------------------
-
-    async def _pull(self) -> None:
-        reopenings = Reopenings(self._policy.source_retries, self._policy.retry)
-        while True:
-            try:
-                return await self._pull_once(self._buffer.reopen())
-            except DeferredExpandError:
-                raise  # opening it again would change nothing
-            except (Exception, SystemExit, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and self._closed:
-                    raise  # otherwise it comes from what the source awaits
-                delay = reopenings.delay(error, self._buffer.end)
-                if delay is None:
-                    raise SourceFailed(f"the source raised {error!r}") from error
-                log.warning(
-                    "the source raised %r; it is opened again from its last cursor in %g s",
-                    error, delay, exc_info=True,
-                )  # fmt: skip
-                await asyncio.sleep(delay)
-
-    async def _pull_once(self, position: Position) -> None:
-        buffer, now = self._buffer, asyncio.get_running_loop().time
-        if self._pace is not None:
-            await self._pace.until_wanted(self.given)
-        async with aclosing(self._open_source(position.cursor)) as pages:
-            async for page in pages:
-                if self._closed:
-                    return  # it has ignored that it was cancelled
-                was_empty = not buffer
-                if isinstance(page, Page):
-                    self._check_cursor(page)
-                    buffer.add_page(page, now())
-                else:
-                    buffer.add_item(page, now())
-                if was_empty or len(buffer) >= self._full:  # start the batch's clock, or stage it
-                    self._pulled.set()
-                if self.given >= self._policy.max_items:
-                    return
-                if self._pace is not None:
-                    await self._pace.until_wanted(self.given)
-                while len(buffer) >= 2 * self._full:  # one batch is being staged, the next is complete
-                    self._room.clear()
-                    await self._room.wait()
-        if buffer.still_to_pass_over:
-            raise SourceShrank(
-                f"opened again after cursor {position.cursor!r}, the source ended "
-                f"{buffer.still_to_pass_over} item(s) before the place reached earlier: "
-                "a source must give the same items in the same order again, or take a cursor"
-            )
-
-    def _check_cursor(self, page: Page) -> None:
-        check_cursor(page.cursor)
-        if not self._policy.resumable:
-            return
-        between = self._cursors.items_since(page.cursor, self.given + len(page.items))
-        if between:
-            raise CursorStuck(
-                f"{self._policy.name} gave the cursor {page.cursor!r} a second time, with {between} item(s) "
-                f"in between, after item {self.given}: it would give these again when it goes on. A page's "
-                "cursor must ask for what follows the page"
-            )
-
-    # -- staging ----------------------------------------------------------------------------------
+    # -- starting and ending ----------------------------------------------------------------------
 
     async def _run(self) -> None:
-        pulling = asyncio.create_task(self._pull(), name=self._policy.name)
-        pulling.add_done_callback(lambda _: self._pulled.set())
         try:
-            if await self._batch_is_due(pulling):
-                await self._weigh_first_item()
-            while await self._batch_is_due(pulling):
-                await self._stage()
-                await self._until_walk_ahead()
-            await pulling
-            self._over = True
+            self._over = await self._pull_and_stage()
         except ResultsAwaited:
             self._over = self._suspended = True
         except DeferredExpandError as error:
             self._failure = Failure.of(error)
             self._over = True
+        except asyncio.CancelledError:
+            self._source.given_up = True
+            await wait_patiently(*self._parts)  # cancelled as well; twice would break off their closing
+            raise
         finally:
-            self._closed = True
-            self._stager.close()
-            await end(pulling)
+            self._closed = self._source.given_up = True
+            try:
+                await end(*self._parts)
+            finally:
+                self._stager.close()
 
-    async def _batch_is_due(self, pulling: asyncio.Task[None]) -> bool:
-        """Wait for a batch that is full, old enough or the last; ``False``: there is none left."""
-        loop = asyncio.get_running_loop()
-        if self._items >= self._policy.max_items:
+    async def _pull_and_stage(self) -> bool:
+        """:return: whether it came to the end of the source; otherwise it is being closed."""
+        staging = self._begin(self._stage_all(), f"staging of {self._policy.name}")
+        failure = await self._pull(staging)
+        self._dry = True
+        self._source.pulled.set()
+        await self._until_one_ends(staging)
+        if self._closed:
             return False
-        while len(self._buffer) < self._full and not pulling.done():
-            oldest = self._buffer.oldest
-            age_left = None if oldest is None else oldest + self._policy.batch_interval - loop.time()
-            if age_left is not None and (age_left <= 0 or self._hurried):
+        if staging.cancelled():
+            raise RuntimeError("staging was cancelled by what it awaits")
+        staging.result()
+        if failure is not None:
+            raise failure
+        return True
+
+    async def _pull(self, staging: asyncio.Task[None]) -> DeferredExpandError | None:
+        """Open the source until it is at its end or staging has failed; returns why it cannot go on."""
+        reopenings = Reopenings(self._policy.source_retries, self._policy.retry)
+        while not staging.done() and not self._closed:
+            pulling = self._begin(self._source.pull(), self._policy.name)
+            await self._until_one_ends(pulling, staging)
+            if staging.done() or self._closed:
                 break
-            self._pulled.clear()
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._pulled.wait(), age_left)
+            error = pulling.result()
+            if error is None or self.given >= self._policy.max_items:
+                break
+            if isinstance(error, DeferredExpandError):
+                return error  # opening it again would change nothing
+            delay = reopenings.delay(error, self._source.buffer.end)
+            if delay is None:
+                failure = SourceFailed(f"the source raised {error!r}")
+                failure.__cause__ = error
+                return failure
+            log.warning(
+                "the source raised %r; it is opened again from its last cursor in %g s",
+                error, delay, exc_info=error,
+            )  # fmt: skip
+            del pulling, error  # and the source's frames
+            await self._until_one_ends(staging, timeout=delay)
+        return None
+
+    def _begin(self, part: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        task = asyncio.create_task(part, name=name)
+        self._parts.add(task)
+        task.add_done_callback(self._parts.discard)
+        return task
+
+    async def _until_one_ends(self, *parts: asyncio.Task[Any], timeout: float | None = None) -> None:
+        """Or the walk is closed, or the time is over."""
+        ends: set[asyncio.Future[Any]] = {*parts}
+        if self._closing is not None:
+            ends.add(self._closing)
+        await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    # -- staging ----------------------------------------------------------------------------------
+
+    async def _stage_all(self) -> None:
+        if await self._batch_is_due():
+            await self._weigh_first_item()
+        while await self._batch_is_due():
+            await self._stage()
+            await self._until_walk_ahead()
+
+    async def _batch_is_due(self) -> bool:
+        """Wait for a batch that is full, old enough or the last; ``False``: there is none left."""
+        loop, source = asyncio.get_running_loop(), self._source
+        wanted = self.items < self._policy.max_items
+        while not self._dry and not self._closed:
+            due_in = self._due_in(loop.time()) if wanted else None
+            if due_in is not None and due_in <= 0:
+                break
+            source.pulled.clear()
+            timer = None if due_in is None else loop.call_later(due_in, source.pulled.set)
+            try:
+                await source.pulled.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
         self._hurried = False
-        return len(self._buffer) > 0
+        return wanted and not self._closed and len(source.buffer) > 0
+
+    def _due_in(self, now: float) -> float | None:
+        """Seconds until what has been pulled is a batch; ``None`` when that is nothing."""
+        oldest = self._source.buffer.oldest
+        if oldest is None:
+            return None
+        if self._hurried or len(self._source.buffer) >= self._source.full:
+            return 0.0
+        return oldest + self._policy.batch_interval - now
 
     async def _weigh_first_item(self) -> None:
-        first = await self._stager.encode(self._buffer.peek(1), self._items + 1)
-        self._full = self._policy.batch_size
-        self._weigh(first)
-        self._room.set()
+        first = await self._stager.encode(self._source.buffer.peek(1), self.items + 1)
+        self._weigh(first, self._policy.batch_size)
 
-    def _weigh(self, encoded: Encoded) -> None:
+    def _weigh(self, encoded: Encoded, full: int) -> None:
         """Adapt how many items make a batch to the size they turned out to have."""
         items = sum(map(len, encoded.batches))
         if items:
             mean = max(1, sum(encoded.sizes) // items)
-            self._full = max(1, min(self._policy.batch_size, self._policy.max_batch_bytes // mean))
+            full = max(1, min(self._policy.batch_size, self._policy.max_batch_bytes // mean))
+        self._source.set_full(full)
 
     async def _stage(self) -> None:
-        count = self._full
+        source, count = self._source, self._source.full
         if self._pace is not None:
-            count = await self._pace.room(self._items, min(count, len(self._buffer)))
-        items = self._buffer.peek(int(min(count, self._policy.max_items - self._items)))
-        encoded = await self._stager.encode(items, self._items + 1)
+            count = await self._pace.room(self.items, min(count, len(source.buffer)))
+        items = source.buffer.peek(int(min(count, self._policy.max_items - self.items)))
+        encoded = await self._stager.encode(items, self.items + 1)
         for batch, size in zip(encoded.batches, encoded.sizes, strict=True):
             number = self._committed.batches + len(self._staged)
             await write_batch(self._stager, self._policy, number, self.writer, batch)
-            self._staged.append(_Staged(len(batch), size, self._buffer.drop(len(batch))))
-            self._items += len(batch)
+            self._staged.append(_Staged(len(batch), size, source.take(len(batch))))
             self._changed.set()
-        self._weigh(encoded)
-        self._room.set()
+        self._weigh(encoded, source.full)
         if encoded.error is not None:
             raise encoded.error
 
     async def _until_walk_ahead(self) -> None:
-        while (
+        while not self._closed and (
             sum(staged.count for staged in self._staged) >= self._policy.walk_ahead
             or sum(staged.size for staged in self._staged) >= self._policy.walk_ahead_bytes
         ):

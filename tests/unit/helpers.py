@@ -88,6 +88,7 @@ class PagedNumbers:
     opened_at: list[int] = field(default_factory=list)
     given: list[int] = field(default_factory=list)
     closed: int = 0
+    closes_in: float = 0.0
 
     @property
     def everything(self) -> list[int]:
@@ -106,6 +107,7 @@ class PagedNumbers:
                 items = list(range(number * self.size, (number + 1) * self.size))
                 yield Page(items, cursor=number + 1 if self.takes_cursor else None)
         finally:
+            await asyncio.sleep(self.closes_in)
             self.closed += 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tracemalloc
 from contextlib import aclosing
@@ -14,16 +15,18 @@ from airflow.sdk.exceptions import (
     TaskDeferralError,
     TaskDeferralTimeout,
 )
+from airflow.triggers.base import TriggerEvent
 
 from deferred_expand.exceptions import SourceGaveUp, SourceSkipped
 from deferred_expand.sources.arguments import can_travel, pack, unpack
+from deferred_expand.sources.hops import first_event
 from deferred_expand.sources.opening import open_source, with_own_outcomes
 from deferred_expand.streams.ref import StreamRef
 from deferred_expand.walking.threads import Threads
 from tests.unit import operators
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from deferred_expand.streams.page import JSON, Page
 
@@ -171,3 +174,38 @@ def test_functions_and_classes_travel_by_name() -> None:
     packed = json.loads(json.dumps(pack(given)))
     assert unpack(packed) == given
     assert not can_travel({"filter": lambda page: page})
+
+
+class _Lingering(operators.TellTrigger):
+    """Takes a while to end, and is cancelled by what it awaits when it is to ``raise``."""
+
+    cleaned_up = 0
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        try:
+            if self.how == "raises":
+                raise asyncio.CancelledError
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(self.how == "lingers")
+        yield TriggerEvent(None)
+
+    async def cleanup(self) -> None:
+        _Lingering.cleaned_up += 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.looptime(start=0)
+async def test_who_waits_for_an_event_can_be_cancelled_also_while_the_trigger_ends() -> None:
+    waiting = asyncio.create_task(first_event(_Lingering(how="lingers"), 1.0, None))
+    await asyncio.sleep(1.5)  # its time is over, and it lingers
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert _Lingering.cleaned_up == 1
+
+
+@pytest.mark.asyncio
+async def test_a_trigger_cancelled_by_what_it_awaits_has_failed() -> None:
+    with pytest.raises(RuntimeError, match="cancelled by what it awaits"):
+        await first_event(_Lingering(how="raises"), None, None)

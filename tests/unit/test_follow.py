@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from deferred_expand.committing.status import StreamStatus
 from deferred_expand.exceptions import SourceGaveUp, SourceSkipped, StreamError
-from deferred_expand.shaping.follow import CommittedStream
+from deferred_expand.shaping.follow import CommittedStream, zip_streams
 from deferred_expand.walking.threads import Threads
 from deferred_expand.workers.reader import StreamReader
 from tests.memory_airflow import MemoryAirflow
 from tests.unit.parent import HEAD, INSERT, OPENER, Parent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
 pytestmark = pytest.mark.asyncio
 
@@ -137,3 +138,26 @@ async def test_a_stream_that_its_own_task_walks_is_read_while_that_is_deferred(
         parent.states[OPENER] = "success"
 
     assert await followed(parent, thread, ends) == [1, 2]
+
+
+async def test_a_zip_of_which_one_fails_does_not_wait_for_the_other() -> None:
+    closed = []
+
+    class Gives:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def batches(self, taken: int) -> AsyncGenerator[list[Any], None]:
+            try:
+                if self.name == "fails":
+                    raise SourceGaveUp("for good")
+                await asyncio.Event().wait()
+                yield []
+            finally:
+                closed.append(self.name)
+
+    with pytest.raises(SourceGaveUp, match="for good"):
+        async for _ in zip_streams([Gives("waits"), Gives("fails")], [0, 0], False, False, None):
+            pass
+    assert closed == ["fails", "waits"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}

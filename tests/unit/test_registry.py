@@ -9,6 +9,7 @@ import pytest
 
 from deferred_expand.streams.events import Checkpoint
 from deferred_expand.walking.registry import WATCH_INTERVAL, WalkRegistry
+from deferred_expand.walking.walk import WalkClosed
 from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime(start=0)]
@@ -19,10 +20,11 @@ START = Checkpoint("s")
 class Streams:
     """A registry, and the sources that its walks opened."""
 
-    def __init__(self, **source: Any) -> None:
+    def __init__(self, unsure: BaseException | None = None, **source: Any) -> None:
         self.registry = WalkRegistry()
         self.sources: list[PagedNumbers] = []
         self.is_wanted = True
+        self._unsure = unsure
         self._source = source
 
     def hold(self, checkpoint: Checkpoint = START, generation: int = 1, idle_timeout: float = 60) -> Any:
@@ -33,6 +35,8 @@ class Streams:
             return walk
 
         async def wanted() -> bool:
+            if self._unsure is not None:
+                raise self._unsure
             return self.is_wanted
 
         return self.registry.hold("key", generation, checkpoint, open_walk, wanted, idle_timeout)
@@ -104,3 +108,59 @@ async def test_a_new_try_takes_over_a_walk_that_is_well() -> None:
         pass
     async with streams.hold(generation=2) as again:
         assert again is walk
+
+
+async def test_of_two_triggers_at_once_one_opens_the_walk_and_the_other_joins_it() -> None:
+    streams = Streams(pages=1000, delay=1, closes_in=3)
+    overtaken = Checkpoint("s", batches=7, items=70)
+
+    async def trigger() -> Any:
+        async with streams.hold(overtaken, idle_timeout=4) as walk:
+            await asyncio.sleep(5)
+            return walk
+
+    async with streams.hold():
+        await asyncio.sleep(2)
+    first, second = await asyncio.gather(trigger(), trigger())
+    assert first is second
+    assert [source.closed for source in streams.sources] == [1, 0]
+    await asyncio.sleep(10)
+    assert [source.closed for source in streams.sources] == [1, 1]
+    assert len(streams.registry) == 0
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_trigger_whose_walk_another_one_replaces_is_told() -> None:
+    streams = Streams(pages=1000, delay=1)
+    async with streams.hold() as walk:
+        waiting = asyncio.create_task(walk.all_batches())
+        await asyncio.sleep(1)
+        async with streams.hold(Checkpoint("s", batches=7, items=70)):
+            with pytest.raises(WalkClosed):
+                await waiting
+
+
+async def test_a_trigger_cancelled_while_it_closes_a_walk_is_cancelled() -> None:
+    streams = Streams(pages=1000, delay=1, closes_in=3)
+    async with streams.hold():
+        await asyncio.sleep(2)
+
+    async def trigger() -> None:
+        async with streams.hold(Checkpoint("s", batches=7, items=70)):
+            raise AssertionError("it was cancelled before")
+
+    task = asyncio.create_task(trigger())
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(5)
+    assert [source.closed for source in streams.sources] == [1], "closing is final all the same"
+
+
+async def test_a_watch_that_is_cancelled_by_what_it_asks_closes_its_walk() -> None:
+    streams = Streams(pages=1000, delay=1, unsure=asyncio.CancelledError())
+    async with streams.hold(idle_timeout=1000):
+        pass
+    await asyncio.sleep(WATCH_INTERVAL + 1)
+    assert [source.closed for source in streams.sources] == [1]

@@ -256,6 +256,23 @@ async def test_a_walk_closed_at_any_moment_closes_its_source(moment: float) -> N
     assert source.closed == len(source.opened_at)
 
 
+async def test_a_walk_whose_writes_swallow_its_cancellation_ends_with_them() -> None:
+    class Swallowing(MemoryStager):
+        async def write(self, number: int, writer: str, batch: list[str]) -> None:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3)
+            await super().write(number, writer, batch)
+
+    source, stager = PagedNumbers(pages=10**9), Swallowing()
+    walk = make_walk(source, stager, START, walk_ahead=5)
+    walk.start()
+    await asyncio.sleep(1)
+    await walk.close()
+    assert len(stager.batches) == 1
+    assert source.closed == 1
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_only_a_checkpoint_that_fits_is_gone_on_from() -> None:
     walk = make_walk(PagedNumbers(), MemoryStager(), START)
     walk.start()
