@@ -65,7 +65,7 @@ def test_each_public_name_is_defined_in_one_place() -> None:
                 for target in targets:
                     places[ast.unparse(target)].add(module)
     public = {name: where for name, where in places.items() if not name.startswith("_")}
-    loggers, type_variables = {"log", "logger"}, {"P", "R"}
+    loggers, type_variables = {"log", "logger"}, {"P", "R", "T"}
     assert not {n: w for n, w in public.items() if len(w) > 1 and n not in loggers | type_variables}
 
 
