@@ -10,46 +10,32 @@ from __future__ import annotations
 
 import inspect
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
 
 from deferred_expand.airflow_internals.sdk import AirflowSkipException
-from deferred_expand.streams.page import JSON, Page, SkippedItem
+from deferred_expand.streams.page import Page, SkippedItem
 from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from deferred_expand.shaping.steps import Step, Steps
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """Some items; with ``ends_page`` they are a page's last, and its cursor follows."""
-
-    items: list[Any]
-    ends_page: bool = False
-    cursor: JSON = None
-
-
-async def shape(opened: AsyncIterator[Any], steps: Steps, thread: Threads) -> AsyncGenerator[Any, None]:
+async def shape(opened: AsyncIterator[Any], steps: Steps, thread: Threads) -> AsyncGenerator[Page, None]:
     """
-    Items and pages of a source, shaped.
+    Items and pages of a source, shaped; a page may come in parts, of which the last has its cursor.
 
     :param thread: for functions that are not ``async``, which may block.
     """
-    chunks = _chunks(opened)
+    pages = _pages(opened)
     for step in steps:
-        chunks = _apply(step, chunks, thread)
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            if chunk.ends_page:
-                yield Page(chunk.items, cursor=chunk.cursor)
-            else:
-                for item in chunk.items:
-                    yield item
+        pages = _apply(step, pages, thread)
+    async with aclosing(pages):
+        async for page in pages:
+            yield page
 
 
 def shape_one(item: Any, steps: Steps) -> Any:
@@ -77,38 +63,35 @@ async def _shape_batch(items: list[Any], steps: Steps) -> list[Any]:
     thread = Threads("shape")
     try:
         async with aclosing(shape(opened(), steps, thread)) as shaped:
-            pages = [page if isinstance(page, Page) else Page([page]) async for page in shaped]
+            return [item async for page in shaped for item in page.items]
     finally:
         thread.close()
-    return [item for page in pages for item in page.items]
 
 
-async def _chunks(opened: AsyncIterator[Any]) -> AsyncGenerator[_Chunk, None]:
+async def _pages(opened: AsyncIterator[Any]) -> AsyncGenerator[Page, None]:
     try:
         async for page in opened:
-            if isinstance(page, Page):
-                yield _Chunk(list(page.items), True, page.cursor)
-            else:
-                yield _Chunk([page])
+            yield page if isinstance(page, Page) else Page([page])
     finally:
         if hasattr(opened, "aclose"):
             await opened.aclose()
 
 
 async def _apply(
-    step: Step, chunks: AsyncGenerator[_Chunk, None], thread: Threads
-) -> AsyncGenerator[_Chunk, None]:
+    step: Step, pages: AsyncGenerator[Page, None], thread: Threads
+) -> AsyncGenerator[Page, None]:
     """What is shaped goes on at once, and does not wait for the rest of its page."""
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            async with aclosing(_shaped(step, chunk.items, thread)) as parts:
+    async with aclosing(pages):
+        async for page in pages:
+            async with aclosing(_shaped(step, page.items, thread)) as parts:
                 async for part in parts:
-                    yield _Chunk(part)
-            if chunk.ends_page:
-                yield _Chunk([], True, chunk.cursor)
+                    if part:
+                        yield Page(part)
+            if page.cursor is not None:
+                yield Page([], cursor=page.cursor)
 
 
-async def _shaped(step: Step, items: list[Any], thread: Threads) -> AsyncGenerator[list[Any], None]:
+async def _shaped(step: Step, items: Sequence[Any], thread: Threads) -> AsyncGenerator[list[Any], None]:
     if step.kind == "flat_map":
         for item in items:
             async with aclosing(_flatten(step, item, thread)) as parts:
@@ -123,7 +106,7 @@ async def _shaped(step: Step, items: list[Any], thread: Threads) -> AsyncGenerat
                 yield part
 
 
-def _call_each(step: Step, items: list[Any]) -> Iterator[Any]:
+def _call_each(step: Step, items: Sequence[Any]) -> Iterator[Any]:
     for item in items:
         yield from _keep(step, item, step.function)
 
