@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 from airflow._shared.observability.metrics.stats import Stats
-from airflow._shared.observability.traces import new_task_run_carrier
 from airflow._shared.timezones.timezone import utcnow
+from airflow.models import dagbag
 from airflow.models.dag import DagModel
 from airflow.models.dagbag import DBDagBag
 from airflow.models.dagrun import DagRun
@@ -17,19 +16,35 @@ from airflow.models.taskmap import TaskMap
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from airflow.utils.sqlalchemy import with_row_locks
-from sqlalchemy import select, text, update
+from sqlalchemy import select, update
+
+from deferred_expand.airflow_internals.instances import make_instances
+from deferred_expand.airflow_internals.locks import bound_waits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
     from sqlalchemy.orm import Session
 
     from deferred_expand.airflow_internals.heads import Head
 
-LONGEST_STANDSTILL = 10  # seconds between two statements of a transaction
-FLUSH_EVERY = 100  # instances
+DAGS_KEPT = 64  # versions of DAGs
 LONGEST_LABEL = 250  # characters, of the column
+
+
+def dag_cache() -> DBDagBag:
+    """
+    Serialized DAGs by their version, the least used of which are forgotten.
+
+    Airflow's bag keeps every version for ever, unless it is told how many: up to 3.2 itself
+    (airflow/models/dagbag.py, ``DBDagBag``), since 3.3 in a subclass (``CachedDBDagBag``).
+    """
+    options: dict[str, Any] = {"load_op_links": False, "cache_size": DAGS_KEPT}
+    cached_bag: Any = getattr(dagbag, "CachedDBDagBag", None)
+    if cached_bag is None:
+        return DBDagBag(**options)
+    bag: DBDagBag = cached_bag(**options, cache_ttl=0, stats_prefix="deferred_expand.dag_bag")
+    return bag
 
 
 class StreamRecords:
@@ -37,45 +52,40 @@ class StreamRecords:
     The rows of one stream in one transaction: its head, XComs, mapped length and instances.
 
     :param dags: keeps serialized DAGs between transactions.
+    :param progress: called now and then, while many instances are made.
     """
 
-    def __init__(self, session: Session, head: Head, dags: DBDagBag) -> None:
+    def __init__(self, session: Session, head: Head, dags: DBDagBag, progress: Callable[[], None]) -> None:
         self._session = session
         self._head = head
         self._dags = dags
+        self._progress = progress
 
     def lock(self, triggerer_id: int) -> DagRun | None:
         """
         Keep everyone else from this stream until the transaction ends.
 
-        The update comes first: it takes the row's lock, and on SQLite, which has no row locks, the
-        whole database's. The trigger's assignment, locked as well, is the fence: who was taken over
-        from can commit nothing.
+        Waits for nobody who holds these rows: who finds them locked comes again. The trigger's
+        assignment, locked as well, is the fence: who was taken over from can commit nothing.
 
         :return: ``None`` when the stream is not for this triggerer to commit, or not now: its head
-            is no longer deferred, its trigger has moved, its run is over, its DAG is paused or gone.
+            is locked or no longer deferred, its trigger has moved, its run is over, its DAG is
+            paused or gone.
         """
         head = self._head
-        if self._session.get_bind().dialect.name == "postgresql":
-            # A process that stands still in here must not keep others from going on for it.
-            timeout = text(f"SET LOCAL idle_in_transaction_session_timeout = '{LONGEST_STANDSTILL}s'")
-            self._session.execute(timeout)
-        still_deferred = self._session.execute(
-            update(TaskInstance)
+        bound_waits(self._session)
+        locked = (
+            select(TaskInstance.id)
+            .join(Trigger, TaskInstance.trigger_id == Trigger.id)
             .where(
                 TaskInstance.id == head.id,
                 TaskInstance.state == "deferred",
-                TaskInstance.trigger_id == head.trigger_id,
+                Trigger.id == head.trigger_id,
+                Trigger.triggerer_id == triggerer_id,
             )
-            .values(updated_at=utcnow())
-            .execution_options(synchronize_session=False)
+            .with_for_update(of=(TaskInstance, Trigger), skip_locked=True, key_share=True)
         )
-        assigned = with_row_locks(
-            select(Trigger.id).where(Trigger.id == head.trigger_id, Trigger.triggerer_id == triggerer_id),
-            self._session,
-            of=Trigger,
-        )
-        if not still_deferred.rowcount or self._session.scalar(assigned) is None:  # type: ignore[attr-defined]
+        if self._session.scalar(locked) is None:
             return None
         return self._session.scalar(
             select(DagRun)
@@ -152,8 +162,6 @@ class StreamRecords:
         """
         Make the instances with these map indexes that do not exist.
 
-        They are what ``TaskMap.expand_mapped_task`` makes (airflow/models/taskmap.py), in one go.
-
         :return: how many.
         """
         existing = set(self._session.scalars(select(TaskInstance.map_index).where(*self._items(first, last))))
@@ -164,21 +172,8 @@ class StreamRecords:
         if dag is None:
             raise LookupError(f"the serialized DAG {run.dag_id!r} of run {run.run_id!r} is not to be found")
         task = dag.get_task(self._head.task_id)
-        for number, instance in enumerate(self._new_instances(task, run, missing), 1):
-            self._session.add(instance)
-            if number % FLUSH_EVERY == 0:  # the policies of many instances may take their time
-                self._session.flush()
+        make_instances(self._session, task, run, self._head.dag_version_id, missing, self._progress)
         return len(missing)
-
-    def _new_instances(self, task: Any, run: DagRun, indexes: Iterable[int]) -> Iterable[TaskInstance]:
-        for index in indexes:
-            instance = TaskInstance(
-                task, run_id=run.run_id, map_index=index, dag_version_id=self._head.dag_version_id
-            )
-            instance.context_carrier = new_task_run_carrier(run.context_carrier)
-            # Calls task_instance_mutation_hook, from 3.3 on with the run.
-            instance.refresh_from_task(task, **({"dag_run": run} if _HOOK_TAKES_RUN else {}))
-            yield instance
 
     def restore_removed(self, last: int) -> int:
         """
@@ -212,6 +207,3 @@ class StreamRecords:
             XComModel.map_index == map_index,
             XComModel.key == key,
         )
-
-
-_HOOK_TAKES_RUN = "dag_run" in inspect.signature(TaskInstance.refresh_from_task).parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -10,43 +11,84 @@ from deferred_expand.airflow_internals.listeners import AirflowPlugin, hookimpl,
 from deferred_expand.airflow_internals.plugins import load_plugins
 from deferred_expand.committing.board import CommitBoard, install_board
 
+log = logging.getLogger(__name__)
+
 
 class ExpanderListener:
     """
     Starts an expander in a triggerer's own process, the one that has the metadata database.
 
-    It is told of a job before it is known what kind of job that is. The board must be there when
-    the triggerer forks its runner, and the thread must not: a fork in the middle of what a thread
-    does may leave locks that nobody opens. So it starts right after that fork, and only in the parent.
+    It is told of a job before it is known what kind of job that is. A triggerer forks once, its
+    runner. The board must be there by then, and the thread must not: a fork in the middle of what a
+    thread does may leave locks that nobody opens. So the expander is made right before that fork, and
+    starts right after it, in the parent only.
 
-    Before that fork it has the plugins loaded: the runner has them then, whole, and imports no source
-    while they are loaded.
+    Right before that fork it has the plugins loaded, too: the runner has them then, whole, and imports
+    no source while they are loaded.
+
+    Nothing is raised, as nobody would see it: what fails in a fork's hooks is not logged.
     """
 
     def __init__(self) -> None:
+        self._job: Any = None  # until it is known to be a triggerer's
+        self._made: Any = None  # between the two sides of the fork
         self._expander: Any = None
+        self._follows_forks = False
 
     @hookimpl
     def on_starting(self, component: Any) -> None:
-        os.register_at_fork(before=lambda: self._prepare_fork(component))
-        if not settings.expander():
-            return
-        board = CommitBoard()
-        install_board(board)
-        os.register_at_fork(after_in_parent=lambda: self._start(component, board))
+        self._job = component
+        if not self._follows_forks:
+            self._follows_forks = True
+            os.register_at_fork(before=self._make, after_in_parent=self._start, after_in_child=self._forget)
 
-    def _prepare_fork(self, job: Any) -> None:
-        if triggerer_id(job) is not None:
+    def _make(self) -> None:
+        number = None if self._job is None else triggerer_id(self._job)
+        if number is None:
+            return
+        self._job = None
+        try:
             load_plugins()
+        except Exception:
+            log.exception("The plugins cannot be loaded before the trigger runner starts")
+        try:
+            self._made = self._expander_for(number)
+        except Exception:
+            log.exception(
+                "No expander in triggerer %d, workers will commit batches: it cannot be made", number
+            )
 
-    def _start(self, job: Any, board: CommitBoard) -> None:
-        number = triggerer_id(job)
-        if self._expander is not None or number is None:
-            return
+    def _expander_for(self, number: int) -> Any:
+        if not settings.expander():
+            return None
+        from deferred_expand.airflow_internals.locks import has_row_locks
         from deferred_expand.plugin.expander import Expander
 
-        self._expander = Expander(number, board)
-        self._expander.start()
+        if not has_row_locks():
+            log.warning(
+                "No expander in triggerer %d, workers will commit batches: on MariaDB it cannot lock "
+                "rows as it must",
+                number,
+            )
+            return None
+        board = CommitBoard()
+        expander = Expander(number, board)
+        install_board(board)
+        return expander
+
+    def _start(self) -> None:
+        made, self._made = self._made, None
+        if made is None:
+            return
+        try:
+            made.start()
+        except Exception:  # the board stays silent, so that streams go to workers
+            log.exception("The expander cannot start, workers will commit batches")
+        else:
+            self._expander = made
+
+    def _forget(self) -> None:
+        self._made = None
 
     @hookimpl
     def before_stopping(self, component: Any) -> None:

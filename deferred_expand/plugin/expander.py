@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from deferred_expand.airflow_internals.heads import announced_heads, heads_with_removed_items
-from deferred_expand.airflow_internals.metadata import DBDagBag, StreamRecords, create_session
+from deferred_expand.airflow_internals.locks import is_busy
+from deferred_expand.airflow_internals.metadata import StreamRecords, create_session, dag_cache
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY
 from deferred_expand.plugin.commit import Committed, commit_announced, restore_removed
 from deferred_expand.plugin.passes import SchedulerPasses
@@ -44,7 +45,7 @@ class Expander:
     def __init__(self, triggerer_id: int, board: CommitBoard) -> None:
         self._triggerer_id = triggerer_id
         self._board = board
-        self._dags = DBDagBag(load_op_links=False)
+        self._dags = dag_cache()
         self._done: dict[Any, datetime] = {}  # head -> its announcement that needs nothing more
         self._resting: dict[Any, float] = {}  # head -> until when
         self._told: dict[Any, str] = {}  # what could not be done -> the last error logged of it
@@ -103,6 +104,8 @@ class Expander:
         try:
             committed = self._commit(head, damaged)
         except Exception as error:
+            if is_busy(error):
+                return  # asked again with the next look
             self._resting[head.id] = time.monotonic() + REST
             self._tell_once(head.id, f"cannot commit batches of {_name(head)}, a worker will", error)
             return
@@ -114,7 +117,7 @@ class Expander:
 
     def _commit(self, head: Head, damaged: bool) -> Committed | None:
         with create_session(scoped=False) as session:
-            records = StreamRecords(session, head, self._dags)
+            records = StreamRecords(session, head, self._dags, self._board.beat)
             run = records.lock(self._triggerer_id)
             if run is None:
                 return None  # asked again with the next look

@@ -1,4 +1,4 @@
-"""No test of asynchronous code may block its event loop."""
+"""No test of asynchronous code may block its event loop; Airflow's database for those that need it."""
 
 from __future__ import annotations
 
@@ -15,3 +15,12 @@ if TYPE_CHECKING:
 def _nothing_blocks_the_event_loop() -> Iterator[None]:
     with blockbuster_ctx("deferred_expand"):
         yield
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a new database with Airflow's tables, to which its settings lead."""
+    from tests.metadata_database import metadata_database  # imports Airflow
+
+    with metadata_database(request.param, tmp_path_factory.mktemp("database")) as address:
+        yield address

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
+from airflow import settings
 from airflow._shared.plugins_manager import _load_plugins_from_plugin_directory
 from airflow.jobs import triggerer_job_runner
 from airflow.listeners import hookimpl
@@ -33,7 +34,9 @@ from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.execution_time import comms as sdk_comms
 from airflow.sdk.execution_time import supervisor, task_runner
+from airflow.task.priority_strategy import get_airflow_priority_weight_strategies
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
+from airflow.utils.sqlalchemy import with_row_locks
 
 from deferred_expand.airflow_internals import comms, folders, mapping, metadata, sdk
 from deferred_expand.airflow_internals.listeners import triggerer_id
@@ -41,6 +44,7 @@ from deferred_expand.airflow_internals.tasks import MappableValue, ParsedOperato
 from deferred_expand.operators.mapped import _HEAD_ARGUMENTS
 from tests.e2e.operators import EchoOperator
 from tests.memory_airflow import MemoryAirflow
+from tests.metadata_database import OpenStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -400,8 +404,40 @@ def test_a_label_fits_its_column() -> None:
 
 
 def test_an_instance_is_made_as_the_scheduler_makes_it() -> None:
+    """Column by column in test_instances.py."""
     made = inspect.getsource(TaskMap.expand_mapped_task)
     for step in ("dag_version_id=", "new_task_run_carrier(", ".refresh_from_task("):
         assert step in made or step in inspect.getsource(TaskInstance), step
     assert hasattr(DagRun, "_revise_map_indexes_if_mapped")
     assert "session" in inspect.signature(metadata.DBDagBag.get_dag_for_run).parameters
+
+
+def test_a_hook_that_is_not_set_says_so() -> None:
+    assert settings.task_instance_mutation_hook.is_noop is True  # type: ignore[attr-defined]
+    assert '"is_noop", False)' in inspect.getsource(DagRun.verify_integrity)
+    assert "task_instance_mutation_hook.is_noop = False" in inspect.getsource(settings)
+
+
+@pytest.mark.parametrize("rule", get_airflow_priority_weight_strategies().values())
+def test_airflows_own_weight_rules_look_only_at_the_task(rule: Any) -> None:
+    task = SimpleNamespace(priority_weight=7, get_dag=lambda: None)
+    assert rule().get_weight(SimpleNamespace(task=task)) == 7
+
+
+def test_airflow_takes_no_row_locks_on_mariadb() -> None:
+    assert "MariaDB do not support" in " ".join((with_row_locks.__doc__ or "").split())
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_the_cache_of_dags_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "DAGS_KEPT", 2)
+    bag = metadata.dag_cache()
+    streams = [OpenStream.begin(f"cached_{number}") for number in range(4)]
+    with metadata.create_session() as session:
+        for stream in [*streams, *streams]:
+            dag = bag.get_dag_for_run(stream.run(session), session)
+            assert dag is not None
+            assert dag.dag_id == stream.dag_id
+            assert len(bag._dags) <= 2
+        assert bag.get_dag_for_run(stream.run(session), session) is dag, "it is kept"

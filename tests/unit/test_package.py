@@ -26,6 +26,7 @@ PURE = ["exceptions", *(f"{folder}.{path.stem}" for folder in ("streams", "walki
 # What is loaded only where it is needed; none of it is there to break a circle.
 LATE = {
     ("airflow_internals.comms", "greenback"): "only where a trigger runs",
+    ("plugin.airflow_plugin", "deferred_expand.airflow_internals.locks"): "only in triggerers",
     ("plugin.airflow_plugin", "deferred_expand.plugin.expander"): "only in triggerers",
     ("provider_info", "deferred_expand"): "read with every command of Airflow's",
     ("provider_info", "deferred_expand.settings_reference"): "read with every command of Airflow's",

@@ -67,7 +67,7 @@ async def test_an_item_that_flat_map_gives_does_not_wait_for_the_next(threads: T
 
     given = []
     async for item in shape(source(), (Step.of("flat_map", two),), threads):
-        given.append(item)
+        given.extend(item.items)
         seen.set()
     assert given == ["first", "second"]
 
