@@ -65,7 +65,7 @@ async def test_an_item_that_flat_map_gives_does_not_wait_for_the_next(threads: T
     async def source() -> AsyncGenerator[Any, None]:
         yield 1
 
-    given = []
+    given: list[Any] = []
     async for item in shape(source(), (Step.of("flat_map", two),), threads):
         given.extend(item.items)
         seen.set()
