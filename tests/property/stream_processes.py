@@ -212,7 +212,7 @@ class StreamProcesses:
         self.head_state = "deferred"
 
     def begin_new_try(self) -> None:
-        """The try has failed, or was cleared (airflow/models/taskinstance.py, ``prepare_db_for_next_try``)."""
+        """It failed, or was cleared (airflow/models/taskinstance.py, ``prepare_db_for_next_try``)."""
         head = self.airflow.tables.head
         head.id, head.try_number, head.trigger_id = uuid4(), head.try_number + 1, None
         self.resumes_with, self.head_state = None, "up_for_retry"

