@@ -1,19 +1,19 @@
 """
-What Airflow knows of one run, in memory: behind the SDK's own calls, and behind the expander's.
+What Airflow knows of one run, in memory, behind the SDK's own calls.
 
-What is real stays real: the operators, the SDK's XComs, the expander's commit. Only the API server
-and the database are replaced, because a process must be able to end between any two of its calls.
+What is real stays real: the operators, the SDK's XComs. Only the API server and the database are
+replaced, because a process must be able to end between any two of its calls.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
 
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import (
@@ -32,6 +32,16 @@ if TYPE_CHECKING:
     import pytest
 
 DAG_ID, RUN_ID = "dag", "run"
+EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass
+class HeadRow:
+    """What is kept of the stream head besides its state."""
+
+    id: UUID = field(default_factory=uuid4)
+    try_number: int = 1
+    trigger_id: int | None = None
 
 
 @dataclass
@@ -39,12 +49,26 @@ class Tables:
     """
     :param instances: states, by task id and map index.
     :param lengths: mapped lengths, by the task that has pushed them.
+    :param triggers: ids of the triggerers that they are assigned to.
+    :param written: when each XCom was, in writes since the beginning.
     """
 
     xcoms: dict[tuple[str, int, str], str] = field(default_factory=dict)
     instances: dict[tuple[str, int], str | None] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
-    last_scheduling_decision: datetime = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    head: HeadRow = field(default_factory=HeadRow)
+    triggers: dict[int, int | None] = field(default_factory=dict)
+    written: dict[tuple[str, int, str], int] = field(default_factory=dict)
+    writes: int = 0
+    run_state: str = "running"
+    is_paused: bool = False
+    is_stale: bool = False
+    last_scheduling_decision: datetime = EPOCH
+
+    def write_xcom(self, place: tuple[str, int, str], text: str) -> None:
+        self.xcoms[place] = text
+        self.writes += 1
+        self.written[place] = self.writes
 
 
 class ProcessDied(BaseException):
@@ -75,14 +99,16 @@ class MemoryAirflow:
         )
         return {"ti": ti, "run_id": RUN_ID}
 
-    # -- a worker's or a triggerer's side ---------------------------------------------------------
-
-    def send(self, message: Any) -> Any:
-        """What a supervisor answers."""
+    def step(self) -> None:
+        """A process begins a call."""
         if self.dies_after is not None:
             if not self.dies_after:
                 raise ProcessDied
             self.dies_after -= 1
+
+    def send(self, message: Any) -> Any:
+        """What a supervisor answers."""
+        self.step()
         self.requests[type(message)] += 1
         answer = self._answer(message)
         if self.repeats:
@@ -98,8 +124,9 @@ class MemoryAirflow:
                 return XComResult(key=message.key, value=json.loads(tables.xcoms.get(place, "null")))
             if isinstance(message, DeleteXCom):
                 tables.xcoms.pop(place, None)
+                tables.written.pop(place, None)
             else:
-                tables.xcoms[place] = json.dumps(message.value)
+                tables.write_xcom(place, json.dumps(message.value))
                 if message.mapped_length is not None:
                     tables.lengths[message.task_id] = message.mapped_length
             return OKResponse(ok=True)
@@ -120,47 +147,6 @@ class MemoryAirflow:
         if index is not None:
             return {(task, index): instances[task, index] for task in tasks if (task, index) in instances}
         return {place: state for place, state in instances.items() if place[0] in tasks}
-
-
-class MemoryRecords:
-    """The expander's view of one stream: a transaction on a copy, until :meth:`commit`."""
-
-    def __init__(self, airflow: MemoryAirflow, mapped_task_id: str) -> None:
-        self._airflow = airflow
-        self._tables = copy.deepcopy(airflow.tables)
-        self._mapped_task_id = mapped_task_id
-
-    def commit(self) -> None:
-        self._airflow.tables = self._tables
-
-    def read(self, key: str, task_id: str, map_index: int) -> Any:
-        return json.loads(self._tables.xcoms.get((task_id, map_index, key), "null"))
-
-    def write(self, run: Any, key: str, task_id: str, value: Any) -> None:
-        self._tables.xcoms[task_id, -1, key] = json.dumps(value)
-
-    def grow(self, task_id: str, length: int) -> None:
-        self._tables.lengths[task_id] = max(length, self._tables.lengths[task_id])
-
-    def label_head(self, label: str) -> None:
-        pass
-
-    def exhausted_pool(self) -> None:
-        pass
-
-    def create_instances(self, run: Any, first: int, last: int) -> None:
-        for index in range(first, last + 1):
-            self._tables.instances.setdefault((self._mapped_task_id, index), None)
-
-    def restore_removed(self, last: int) -> int:
-        removed = [
-            place
-            for place, state in self._tables.instances.items()
-            if place[0] == self._mapped_task_id and 1 <= place[1] <= last and state == "removed"
-        ]
-        for place in removed:
-            self._tables.instances[place] = None
-        return len(removed)
 
 
 class SchedulerPass:

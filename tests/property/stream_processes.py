@@ -2,95 +2,99 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException, TaskDeferred
 
 from deferred_expand import DeferredExpandOperator
-from deferred_expand.committing.codec import encode_batches
-from deferred_expand.committing.store import StreamStore
+from deferred_expand.airflow_internals.sdk import TriggerEvent
+from deferred_expand.committing.board import install_board
+from deferred_expand.committing.store import ANNOUNCEMENT_KEY, StreamStore
 from deferred_expand.exceptions import ItemsRemoved, SourceError
-from deferred_expand.plugin.commit import commit_announced, restore_removed
-from deferred_expand.plugin.passes import SchedulerPasses
+from deferred_expand.plugin import expander
 from deferred_expand.streams import commit_log
-from deferred_expand.streams.commit_log import CommitLog, batch_name
-from deferred_expand.streams.events import Announcement, BatchEvent
+from deferred_expand.streams.commit_log import CommitLog
+from deferred_expand.streams.events import BatchEvent
 from deferred_expand.streams.ref import StreamRef
+from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.workers.head import StreamHeadOperator
+from tests import memory_database
 from tests.e2e import sources
-from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow, MemoryRecords, ProcessDied, SchedulerPass
-from tests.unit.helpers import PagedNumbers, make_walk
+from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow, ProcessDied, SchedulerPass
+from tests.property import triggerers
+from tests.property.triggerers import Clock, Triggerer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
-    from deferred_expand.walking.staging import Encoded
-    from deferred_expand.walking.walk import Walk
+    from tests.unit.helpers import PagedNumbers
 
 ENTRIES = 3  # of an index page, so that a short stream has several levels of them
+WALK_AHEAD = 12  # items, so that a short walk waits
 USERS, INSERT = "users", "insert"
 REF = StreamRef(DAG_ID, RUN_ID, USERS, INSERT)
 HEAD = (INSERT, 0)
 
 
-class Stager:
-    """Writes batches as XComs; the walk goes on meanwhile."""
-
-    async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
-        await asyncio.sleep(0)
-        return encode_batches(items, first_number, 1_000_000)
-
-    async def write(self, number: int, writer: str, batch: list[str]) -> None:
-        await asyncio.sleep(0)
-        StreamStore(REF).write_batch(batch_name(number, writer), batch)
-        await asyncio.sleep(0)
-
-    def close(self) -> None:
-        pass
-
-
 class StreamProcesses:
     """
-    A triggerer's walk, its expander, the workers that run the head, and the scheduler's passes.
+    Triggerers, each with its expander, the workers that run the head, and the scheduler's passes.
 
     :ivar source: what is walked.
-    :ivar old: walks of triggerers that were taken over and do not know it.
-    :ivar events: that were sent once.
+    :ivar triggerers: those that run; the last one is given the triggers, the others were taken over
+        from and do not know it.
+    :ivar sent: batch events of all of them.
     """
 
     def __init__(self) -> None:
         self.patches = pytest.MonkeyPatch()
         self.patches.setattr(commit_log, "INDEX_ENTRIES", ENTRIES)
-        self.loop = asyncio.new_event_loop()
+        self.patches.setenv("AIRFLOW__DEFERRED_EXPAND__WALK_AHEAD", str(WALK_AHEAD))
+        self.clock = Clock()
+        triggerers.install(self.patches, self.clock)
         self.airflow = MemoryAirflow()
         self.airflow.install(self.patches)
+        self.database = memory_database.MemoryDatabase(self.airflow)
+        self._install_database()
         with DAG(DAG_ID, schedule=None):
             users = DeferredExpandOperator(
                 task_id=USERS, source=sources.numbers, source_kwargs={"count": 1}, materialize="auto"
             )
-            definition = replace(users.definition, mapped_task_id=INSERT)
-            self.head = StreamHeadOperator(task_id="head", definition=definition, source_kwargs={"count": 1})
-        self.triggerer = 0  # that the head's trigger is assigned to
-        self.passes = {0: SchedulerPasses()}
-        self.try_number = 1
-        self.old: list[Walk] = []  # of triggerers that were taken over and do not know it
-        self.events: list[BatchEvent] = []  # that were sent once
+            self.definition = replace(users.definition, mapped_task_id=INSERT, source_retries=0)
+            self.head = StreamHeadOperator(
+                task_id="head", definition=self.definition, source_kwargs={"count": 1}
+            )
+        self.triggerers: list[Triggerer] = []
+        self.dead: list[Triggerer] = []
+        self.trigger_ids = count(1)
+        self.sent: list[BatchEvent] = []
+        self.resumes_with: BatchEvent | None = None
         self.scheduler: SchedulerPass | None = None
 
-    def open(self, source: PagedNumbers, batch_size: int) -> None:
-        """What the unmapped task and the first trigger do."""
+    def _install_database(self) -> None:
+        self.patches.setattr(expander, "dag_cache", lambda: None)
+        self.patches.setattr(expander, "create_session", self.database.create_session)
+        self.patches.setattr(expander, "StreamRecords", memory_database.MemoryRecords)
+        for name in ("announced_heads", "heads_with_removed_items"):
+            self.patches.setattr(expander, name, partial(getattr(memory_database, name), INSERT))
+
+    def open(self, source: PagedNumbers) -> None:
+        """What the unmapped task does, and the head's first start."""
         self.source = source
-        self.batch_size = batch_size
         self.store = StreamStore(REF)
         self.store.write_log(CommitLog("s"), mapped_length=1)
-        self.airflow.tables.instances = {(USERS, -1): "success", HEAD: "deferred"}
-        self.walk = self.start_walk()
+        self.airflow.tables.instances = {(USERS, -1): "success", HEAD: "queued"}
+        self.start_triggerer(batch_size=3)
+        self.let_worker()
+
+    # -- what the database says -------------------------------------------------------------------
 
     @property
     def log(self) -> CommitLog:
@@ -106,56 +110,79 @@ class StreamProcesses:
     def head_state(self, state: str | None) -> None:
         self.airflow.tables.instances[HEAD] = state
 
-    def start_walk(self) -> Walk:
-        """Where the assigned trigger starts: from the last checkpoint."""
-        walk = make_walk(
-            self.source,
-            Stager(),  # type: ignore[arg-type]
-            self.log.checkpoint,
-            batch_size=self.batch_size,
-            batch_interval=1e-6,
-            walk_ahead=3 * self.batch_size,
-        )
-        self.walk_try = self.try_number
-        self.loop.call_soon(walk.start)
-        self.run(1)
-        return walk
+    # -- triggerers -------------------------------------------------------------------------------
 
-    def run(self, count: int) -> None:
-        """To some ``await`` of some task."""
-        for _ in range(count):
-            self.loop.run_until_complete(asyncio.sleep(0))
+    def start_triggerer(self, batch_size: int, *, has_expander: bool = True) -> None:
+        """It takes over whatever there is."""
 
-    def join(self) -> None:
-        """The next trigger goes on with the walk, or opens a new one (walking/registry.py)."""
-        failed_before = self.walk.failed and self.walk_try != self.try_number
-        if failed_before or not self.walk.goes_on_from(self.log.checkpoint):
-            self.loop.run_until_complete(self.walk.close())
-            self.walk = self.start_walk()
+        def expansion() -> Expansion:
+            definition = replace(self.definition, batch_size=batch_size, batch_interval=0.5)
+            return Expansion(definition, RUN_ID, "s", for_head=True)
 
-    def announce(self) -> None:
-        event = self.walk._event()
-        if event.failure is None or event.counts:
-            event = BatchEvent(**{**vars(event), "failure": None})
-            self.store.announce(Announcement(str(self.triggerer), USERS, time.time(), event))
+        self.triggerers.append(Triggerer(self.clock, self.source, expansion, has_expander=has_expander))
+        self.assign_triggers()
 
-    def let_expander_commit(self) -> None:
-        """One transaction, for whom the trigger is assigned to."""
-        records: Any = MemoryRecords(self.airflow, INSERT)
-        passes = self.passes[self.triggerer]
-        head: Any = type("Head", (), {"task_id": INSERT, "map_index": 0, "try_number": self.try_number})
-        run: Any = type("Run", (), {"context_carrier": None})
-        restore_removed(records, head)
-        may_end = passes.is_over(HEAD, self.airflow.tables.last_scheduling_decision)
-        committed = commit_announced(records, run, head, str(self.triggerer), may_end=may_end)
-        records.commit()
-        if committed is not None and committed.grew:
-            passes.note_growth(HEAD)
+    def assign_triggers(self) -> None:
+        assigned = self.triggerers[-1].id
+        self.airflow.tables.triggers = dict.fromkeys(self.airflow.tables.triggers, assigned)
 
-    def let_worker(self, *, event: BatchEvent | None, dies_after: int | None = None) -> None:
+    def load_triggers(self, triggerer: Triggerer) -> None:
+        """It cleans up, and asks which are its own; it did not while it stood still."""
+        tables = self.airflow.tables
+        waits_for = tables.head.trigger_id if self.head_state == "deferred" else None
+        tables.triggers = {id: owner for id, owner in tables.triggers.items() if id == waits_for}
+        assigned = [id for id, assigned_to in tables.triggers.items() if assigned_to == triggerer.id]
+        triggerer.load(dict.fromkeys(assigned, tables.head.try_number))
+
+    def receive_event(self, triggerer: Triggerer) -> None:
+        """The oldest one arrives (airflow/models/trigger.py, ``submit_event``)."""
+        trigger_id, event = triggerer.events.pop(0)
+        if isinstance(event, BatchEvent):
+            self.sent.append(event)
+        if self.head_state != "deferred" or self.airflow.tables.head.trigger_id != trigger_id:
+            return
+        if isinstance(event, Exception):
+            raise event
+        if isinstance(event, BatchEvent):
+            self.resumes_with, self.head_state = event, "scheduled"
+        else:
+            assert isinstance(event, TriggerEvent)
+            self.head_state = event.task_instance_state.value  # type: ignore[attr-defined]
+
+    def let_expander(
+        self, triggerer: Triggerer, act: Callable[[], None], dies_after: int | None = None
+    ) -> None:
+        """It commits nothing that its own walks have not staged, and its process may end meanwhile."""
+        before = self.log
+        self.airflow.dies_after = dies_after
+        try:
+            act()
+        except ProcessDied:
+            self.lose_triggerer(triggerer)
+        finally:
+            self.airflow.dies_after = None
+            self.database.interruptions.clear()
+        after = self.log
+        assert after == before or after.batches == before.batches or after.writer in triggerer.writers
+
+    def lose_triggerer(self, triggerer: Triggerer) -> None:
+        self.airflow.dies_after = None
+        self.triggerers.remove(triggerer)
+        self.dead.append(triggerer)
+        if not self.triggerers:
+            self.start_triggerer(batch_size=2)
+        self.assign_triggers()
+
+    # -- workers and the scheduler ----------------------------------------------------------------
+
+    def let_worker(self, event: BatchEvent | None = None, dies_after: int | None = None) -> None:
         """Resume the head with an event, or start it, on a worker that may die before it is done."""
+        tables = self.airflow.tables
         self.head_state = "running"
-        context = self.airflow.context(map_index=0, try_number=self.try_number)
+        context = self.airflow.context(map_index=0, try_number=tables.head.try_number)
+        if event is None:  # the task runner clears what the instance has written
+            tables.xcoms.pop((*HEAD, ANNOUNCEMENT_KEY), None)
+            tables.written.pop((*HEAD, ANNOUNCEMENT_KEY), None)
         self.airflow.dies_after = dies_after
         try:
             if event is None:
@@ -163,7 +190,7 @@ class StreamProcesses:
             else:
                 self.head.commit(context, json.loads(json.dumps(event.to_json())))
         except TaskDeferred:
-            self.head_state = "deferred"
+            self.defer_head()
         except AirflowRescheduleException:
             self.head_state = "up_for_reschedule"
         except AirflowSkipException:
@@ -171,33 +198,57 @@ class StreamProcesses:
         except ItemsRemoved:
             self.clear_the_mapped_task()
         except (SourceError, ProcessDied):  # as the source, or this model, made it fail
-            self.head_state = "up_for_retry"
+            self.begin_new_try()
         else:
             self.head_state = "success"
         finally:
             self.airflow.dies_after, self.airflow.repeats = None, False
-        self.start_head_again()
 
-    def let_scheduler_commit(self) -> None:
-        """End its pass, if there is one."""
-        if self.scheduler is not None:
-            self.scheduler.commit()
-            self.scheduler = None
+    def defer_head(self) -> None:
+        """On a new trigger; the old one runs until that is cleaned up."""
+        tables = self.airflow.tables
+        tables.head.trigger_id = next(self.trigger_ids)
+        tables.triggers[tables.head.trigger_id] = self.triggerers[-1].id
+        self.head_state = "deferred"
+
+    def begin_new_try(self) -> None:
+        """It failed, or was cleared (airflow/models/taskinstance.py, ``prepare_db_for_next_try``)."""
+        head = self.airflow.tables.head
+        head.id, head.try_number, head.trigger_id = uuid4(), head.try_number + 1, None
+        self.resumes_with, self.head_state = None, "up_for_retry"
 
     def clear_the_mapped_task(self) -> None:
         """The remedy that the message names."""
         for place in self.airflow.tables.instances:
             if place[0] == INSERT:
                 self.airflow.tables.instances[place] = None
-        self.head_state = "up_for_retry"
+        self.begin_new_try()
 
-    def start_head_again(self) -> None:
-        """As the scheduler does; a new try where one has failed."""
-        if self.head_state == "up_for_retry":
-            self.try_number += 1
-        if self.head_state in ("up_for_retry", "up_for_reschedule"):
-            self.let_scheduler_commit()  # passes over one run follow one another
+    def run_head(self, dies_after: int | None = None) -> None:
+        """Once the scheduler has looked at the run, a worker takes it, if it is to run."""
+        if self.head_state == "scheduled":
+            event, self.resumes_with = self.resumes_with, None
+            self.let_worker(event, dies_after)
+        elif self.head_state in ("up_for_retry", "up_for_reschedule"):
+            self.scheduler_commits()  # passes over one run follow one another
             SchedulerPass(self.airflow, USERS, INSERT).commit()
-            self.let_worker(event=None)
-        elif self.head_state == "deferred":
-            self.join()
+            self.let_worker(None, dies_after)
+
+    def scheduler_begins(self) -> None:
+        """It reads the length."""
+        self.scheduler = self.scheduler or SchedulerPass(self.airflow, USERS, INSERT)
+
+    def scheduler_reads_indexes(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.read_indexes()
+
+    def scheduler_commits(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.commit()
+            self.scheduler = None
+
+    def close(self) -> None:
+        for triggerer in (*self.triggerers, *self.dead):
+            triggerer.close()
+        install_board(None)
+        self.patches.undo()

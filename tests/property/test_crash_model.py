@@ -1,30 +1,39 @@
 """
-A model of one stream without a running Airflow: walks in several triggerers, both committers, the
+A model of one stream without a running Airflow: triggerers with their expanders, workers, the
 scheduler and the items, over a database in memory.
 
-Source, walk, staging, commit log, the expander's commit and the stream head are the real ones. Every
-process may die between any two of its calls and at any ``await``; calls arrive twice; events come late;
-passes of the scheduler begin before a commit and end after it. What is committed is at every moment the
+Source, walk, staging, registry of walks, handover, expander, commit log and stream head are the real
+ones; the database and its locks are modelled. Every process may die between any two of its calls and at
+any ``await``; a triggerer that was taken over from goes on; calls arrive twice; events come late; passes
+of the scheduler begin before a commit and end after it. What is committed is at every moment the
 beginning of what the source gives; in the end it is all of it, and each item was carried by one instance.
 """
 
 from __future__ import annotations
 
-import time
+from functools import partial
+from typing import TYPE_CHECKING
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from deferred_expand.airflow_internals.comms import count_task_instances
-from deferred_expand.plugin.passes import SchedulerPasses
-from deferred_expand.streams.events import Announcement
-from tests.memory_airflow import DAG_ID, RUN_ID, SchedulerPass
-from tests.property.stream_processes import INSERT, USERS, StreamProcesses
+from deferred_expand.streams.events import BatchEvent
+from tests.property.stream_processes import INSERT, StreamProcesses
 from tests.unit.helpers import PagedNumbers
 
-awaits = st.integers(0, 60)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deferred_expand.streams.commit_log import CommitLog
+    from tests.property.triggerers import Triggerer
+
+awaits = st.integers(0, 30)
 calls = st.none() | st.integers(0, 8)
+batch_sizes = st.integers(1, 6)
+which = st.sampled_from([0, 0, 1, 2])
+FOUND = 2  # statements in which an expander finds heads; with the next it locks one
+FINISH = 600  # rounds
 
 
 class Stream(StreamProcesses, RuleBasedStateMachine):
@@ -34,101 +43,143 @@ class Stream(StreamProcesses, RuleBasedStateMachine):
         RuleBasedStateMachine.__init__(self)
         StreamProcesses.__init__(self)
         self.carried: dict[int, set[int]] = {}  # by instance
+        self.seen: CommitLog | None = None
 
     @initialize(
-        pages=st.integers(0, 8),
-        size=st.integers(0, 4),
+        pages=st.sampled_from([8, 6, 5, 3, 2, 0]),
+        size=st.integers(1, 4),
+        delay=st.sampled_from([0.1, 0.4, 0.0]),
         takes_cursor=st.booleans(),
-        batch_size=st.integers(1, 6),
         ends_at_worker=st.booleans(),
+        passes_last=st.integers(1, 9),
     )
-    def begin(self, pages: int, size: int, takes_cursor: bool, batch_size: int, ends_at_worker: bool) -> None:
+    def begin(
+        self,
+        pages: int,
+        size: int,
+        delay: float,
+        takes_cursor: bool,
+        ends_at_worker: bool,
+        passes_last: int,
+    ) -> None:
         self.ends_at_worker = ends_at_worker
-        self.open(PagedNumbers(pages=pages, size=size, takes_cursor=takes_cursor), batch_size)
+        self.passes_last = passes_last
+        self.open(PagedNumbers(pages=pages, size=size, delay=delay, takes_cursor=takes_cursor))
 
-    # -- what happens -----------------------------------------------------------------------------
+    def one(self, number: int) -> Triggerer:
+        """A triggerer that runs: the one that has the triggers, or one that was taken over from."""
+        return self.triggerers[-1 - number % len(self.triggerers)]
 
-    @rule(count=awaits)
-    def go_on(self, count: int) -> None:
-        self.run(count)
+    # -- triggerers -------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.head_state == "deferred")
-    @rule(announces=st.booleans())
-    def expander_commits(self, announces: bool) -> None:
-        if announces:
-            self.announce()
-        self.let_expander_commit()
-        self.join()
+    @rule(
+        number=which,
+        rounds=st.integers(1, 6),
+        count=awaits,
+        asks=st.booleans(),
+        looks=st.booleans(),
+        dies_after=calls,
+    )
+    def a_triggerer_goes_on(
+        self, number: int, rounds: int, count: int, asks: bool, looks: bool, dies_after: int | None
+    ) -> None:
+        """With its expander, which may die, or without."""
+        triggerer = self.one(number)
+        for left in reversed(range(rounds)):
+            if asks:
+                self.run_head()
+                self.load_triggers(triggerer)
+            triggerer.go_on(count, 0.03)
+            if looks:
+                self.let_expander(triggerer, triggerer.look, None if left else dies_after)
 
-    @precondition(lambda self: self.head_state == "deferred")
+    @rule(seconds=st.sampled_from([3.0, 10.0, 70.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @rule(number=which, batch_size=batch_sizes, others=st.data())
+    def an_expander_that_has_found_heads_is_late(
+        self, number: int, batch_size: int, others: st.DataObject
+    ) -> None:
+        meanwhile: list[Callable[[], None]] = [
+            partial(self.start_triggerer, batch_size),
+            self.begin_new_try,
+            self.defer_anew,
+            self.let_an_event_arrive,
+        ]
+        self.interrupt(number, FOUND, others.draw(st.sampled_from(meanwhile)))
+
+    @rule(number=which, statements=st.integers(1, 9), others=st.data())
+    def an_expander_is_slow(self, number: int, statements: int, others: st.DataObject) -> None:
+        """Its locks keep from the head and its trigger; everyone else goes on."""
+        other = self.one(others.draw(which))
+        meanwhile: list[Callable[[], None]] = [
+            partial(other.go_on, 20, 0.3),
+            self.scheduler_begins,
+            self.scheduler_reads_indexes,
+        ]
+        self.interrupt(number, FOUND + statements, others.draw(st.sampled_from(meanwhile)))
+
+    def interrupt(self, number: int, statements: int, meanwhile: Callable[[], None]) -> None:
+        triggerer = self.one(number)
+        self.database.interruptions[:] = [*[None] * statements, meanwhile]
+        self.let_expander(triggerer, triggerer.look)
+
+    def defer_anew(self) -> None:
+        """A worker has found that there was nothing to commit."""
+        if self.head_state == "deferred":
+            self.let_worker(BatchEvent.empty("s"))
+
+    def let_an_event_arrive(self) -> None:
+        sender = next((triggerer for triggerer in self.triggerers if triggerer.events), None)
+        if sender is not None:
+            self.receive_event(sender)
+
+    @precondition(lambda self: any(triggerer.events for triggerer in self.triggerers))
     @rule()
-    def trigger_ends_the_head(self) -> None:
-        log = self.log
-        if log.ended and count_task_instances(DAG_ID, RUN_ID, INSERT) > log.items:
-            self.head_state = "success" if log.items else "skipped"
+    def an_event_arrives(self) -> None:
+        self.let_an_event_arrive()
 
-    @precondition(lambda self: self.head_state == "deferred")
-    @rule(dies_after=calls, repeats=st.booleans(), count=awaits)
-    def worker_commits_and_may_die(self, dies_after: int | None, repeats: bool, count: int) -> None:
-        event = self.walk._event()
-        self.events.append(event)
-        self.run(count)  # the walk goes on meanwhile
+    @rule(number=which, dies=st.booleans(), batch_size=batch_sizes, has_expander=st.booleans())
+    def triggers_move(self, number: int, dies: bool, batch_size: int, has_expander: bool) -> None:
+        """To a new triggerer, or back to one. What makes a batch depends on time and size."""
+        if dies:
+            self.lose_triggerer(self.one(number))
+        else:
+            self.start_triggerer(batch_size, has_expander=has_expander)
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.head_state in ("scheduled", "up_for_retry", "up_for_reschedule"))
+    @rule(dies_after=calls, repeats=st.booleans())
+    def a_worker_runs_the_head_and_may_die(self, dies_after: int | None, repeats: bool) -> None:
         self.airflow.repeats = repeats
-        self.let_worker(event=event, dies_after=dies_after)
+        self.run_head(dies_after)
 
-    @precondition(lambda self: self.events and self.head_state == "deferred")
+    @precondition(lambda self: self.sent and self.head_state == "deferred")
     @rule(data=st.data(), dies_after=calls)
     def an_event_comes_twice_or_late(self, data: st.DataObject, dies_after: int | None) -> None:
-        self.let_worker(event=data.draw(st.sampled_from(self.events)), dies_after=dies_after)
+        self.let_worker(data.draw(st.sampled_from(self.sent)), dies_after)
 
-    @rule(batch_size=st.integers(1, 6))
-    def the_triggerer_dies(self, batch_size: int) -> None:
-        self.batch_size = batch_size  # what makes a batch depends on time and size
-        self.passes[self.triggerer] = SchedulerPasses()
-        self.loop.run_until_complete(self.walk.close())
-        self.walk = self.start_walk()
+    @precondition(lambda self: self.head_state in ("deferred", "success", "skipped"))
+    @rule()
+    def someone_clears_the_head(self) -> None:
+        self.begin_new_try()
 
-    @rule(batch_size=st.integers(1, 6))
-    def another_triggerer_takes_over(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.triggerer += 1
-        self.passes[self.triggerer] = SchedulerPasses()
-        self.old.append(self.walk)
-        self.walk = self.start_walk()
-
-    @precondition(lambda self: self.old and self.head_state == "deferred")
-    @rule(data=st.data(), dies_after=calls)
-    def a_loser_sends_what_it_has_staged(self, data: st.DataObject, dies_after: int | None) -> None:
-        """To a worker; no expander commits for a triggerer that was taken over from."""
-        event = data.draw(st.sampled_from(self.old))._event()
-        self.events.append(event)
-        self.let_worker(event=event, dies_after=dies_after)
-
-    @precondition(lambda self: self.old)
-    @rule(data=st.data())
-    def a_loser_announces_what_it_has_staged(self, data: st.DataObject) -> None:
-        event = data.draw(st.sampled_from(self.old))._event()
-        self.store.announce(Announcement("of another triggerer", USERS, time.time(), event))
+    # -- the source, the scheduler and the items --------------------------------------------------
 
     @rule(page=st.integers(0, 8))
     def the_source_breaks(self, page: int) -> None:
         self.source.breaks[page] = 1
 
-    @precondition(lambda self: self.scheduler is None)
-    @rule()
-    def the_scheduler_reads_the_length(self) -> None:
-        self.scheduler = SchedulerPass(self.airflow, USERS, INSERT)
-
-    @precondition(lambda self: self.scheduler is not None)
-    @rule()
-    def the_scheduler_reads_the_indexes(self) -> None:
-        assert self.scheduler is not None
-        self.scheduler.read_indexes()
-
-    @precondition(lambda self: self.scheduler is not None)
-    @rule()
-    def the_scheduler_commits(self) -> None:
-        self.let_scheduler_commit()
+    @rule(commits=st.booleans())
+    def the_scheduler_goes_on(self, commits: bool) -> None:
+        if commits:
+            self.scheduler_commits()
+        elif self.scheduler is None:
+            self.scheduler_begins()
+        else:
+            self.scheduler_reads_indexes()
 
     @rule()
     def items_run(self) -> None:
@@ -142,46 +193,48 @@ class Stream(StreamProcesses, RuleBasedStateMachine):
 
     @invariant()
     def what_is_committed_is_the_beginning_of_the_source(self) -> None:
-        if not hasattr(self, "source"):
+        if not hasattr(self, "source") or self.log == self.seen:
             return
         log, everything = self.log, self.source.everything
         assert [self.store.read_item(log, n) for n in range(1, log.items + 1)] == everything[: log.items]
         assert not log.ended or log.items == len(everything)
+        self.seen = log
 
     def teardown(self) -> None:
         try:
             if hasattr(self, "source"):
                 self.finish()
         finally:
-            for walk in (*self.old, *([self.walk] if hasattr(self, "walk") else [])):
-                self.loop.run_until_complete(walk.close())
-            self.loop.close()
-            self.patches.undo()
+            self.close()
 
     def finish(self) -> None:
         """Nothing breaks any more; passes of the scheduler still lie across commits."""
         self.source.breaks.clear()
-        for _ in range(60):
-            self.scheduler = self.scheduler or SchedulerPass(self.airflow, USERS, INSERT)
-            if self.head_state == "deferred":
-                self.loop.run_until_complete(self.walk.batches())
-                if self.walk.failed or self.ends_at_worker:
-                    self.let_worker(event=self.walk._event())
-                else:
-                    self.expander_commits(True)
-            if self.scheduler is not None:
-                self.scheduler.read_indexes()
-            if self.head_state == "deferred":
-                self.trigger_ends_the_head()
-            self.let_scheduler_commit()
-            self.items_run()
+        triggerer = self.triggerers[-1]
+        for number in range(FINISH):
+            self.load_triggers(triggerer)
+            triggerer.go_on(12, 0.1)
+            if not self.ends_at_worker:
+                triggerer.look()
+            if triggerer.events:
+                self.receive_event(triggerer)
             if self.head_state in ("success", "skipped"):
                 break
+            if number % self.passes_last == 0:
+                self.scheduler_commits()
+                self.scheduler_begins()
+            self.run_head()
+            self.items_run()
+        self.scheduler_commits()
+        self.items_run()
         everything = self.source.everything
         assert self.head_state == ("success" if everything else "skipped")
-        indexes = {index for task_id, index in self.airflow.tables.instances if task_id == INSERT}
-        assert indexes == set(range(1 + len(everything)))
+        items = {
+            index: state for (task_id, index), state in self.airflow.tables.instances.items() if index > 0
+        }
+        assert items == dict.fromkeys(range(1, 1 + len(everything)), "success")
         assert self.carried == {number + 1: {number} for number in everything}
+        self.seen = None
         self.what_is_committed_is_the_beginning_of_the_source()
 
 

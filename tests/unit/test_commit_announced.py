@@ -1,0 +1,79 @@
+"""What an expander commits of what is announced, and what it leaves alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deferred_expand.committing.store import StreamStore
+from deferred_expand.plugin.commit import Committed, commit_announced
+from deferred_expand.streams.commit_log import CommitLog
+from deferred_expand.streams.events import Announcement, BatchEvent
+from deferred_expand.streams.page import START
+from deferred_expand.streams.ref import StreamRef
+from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
+from tests.memory_database import MemoryDatabase, MemoryRecords, announced_heads
+
+if TYPE_CHECKING:
+    from typing import Any
+
+HERE = 1
+STORE = StreamStore(StreamRef(DAG_ID, RUN_ID, "users", "insert"))
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch) -> MemoryAirflow:
+    """With an open stream, whose head is deferred on a trigger that runs here."""
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    airflow.tables.instances["insert", 0] = "deferred"
+    airflow.tables.head.trigger_id = 7
+    airflow.tables.triggers[7] = HERE
+    STORE.write_log(CommitLog("s"), mapped_length=1)
+    return airflow
+
+
+def commit(airflow: MemoryAirflow, *, may_end: bool) -> Committed | None:
+    """What the expander named ``"here"`` does."""
+    with MemoryDatabase(airflow).create_session() as session:
+        (head,) = announced_heads("insert", session, HERE, "deferred_expand.announcement")
+        records: Any = MemoryRecords(session, head, None, lambda: None)
+        run = records.lock(HERE)
+        return commit_announced(records, run, head, "here", may_end=may_end)
+
+
+def announce(expander: str, *counts: int, ended: bool = False) -> None:
+    STORE.announce(Announcement(expander, "users", 0.0, BatchEvent("s", "w", 0, counts, START, ended=ended)))
+
+
+def test_what_is_announced_to_another_triggerers_expander_is_left_alone(airflow: MemoryAirflow) -> None:
+    announce("elsewhere", 3)
+    assert commit(airflow, may_end=True) is None
+    assert STORE.read_log() == CommitLog("s")
+    announce("here", 3)
+    committed = commit(airflow, may_end=True)
+    assert committed is not None
+    assert committed.grew
+    assert [index for _, index in airflow.tables.instances] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("may_end", [False, True])
+def test_a_stream_that_grows_does_not_end_in_the_same_transaction(
+    airflow: MemoryAirflow, may_end: bool
+) -> None:
+    announce("here", 3, 2, ended=True)
+    committed = commit(airflow, may_end=may_end)
+    assert committed is not None
+    assert (committed.after.items, committed.after.ended, committed.holds_back_the_end) == (5, False, True)
+
+
+def test_a_stream_ends_when_the_schedulers_pass_over_it_is_over(airflow: MemoryAirflow) -> None:
+    announce("here", 3, ended=True)
+    commit(airflow, may_end=True)
+    held_back = commit(airflow, may_end=False)
+    assert held_back is not None
+    assert held_back.holds_back_the_end
+    ended = commit(airflow, may_end=True)
+    assert ended is not None
+    assert ended.after.ended
