@@ -40,6 +40,9 @@ class ForgetfulStager:
     def close(self) -> None:
         pass
 
+    async def discard(self, writer: str, first: int, staged: range) -> None:
+        pass
+
 
 async def single_items(count: int) -> AsyncGenerator[Any, None]:
     for number in range(count):

@@ -23,8 +23,9 @@ class XComStager:
     take their time do not hold back what is shaped already.
     """
 
-    def __init__(self, store: StreamStore, max_bytes: int) -> None:
+    def __init__(self, store: StreamStore, stream: str, max_bytes: int) -> None:
         self._store = store
+        self._stream = stream
         self._thread = Threads("stager")
         self._max_bytes = max_bytes
 
@@ -36,3 +37,10 @@ class XComStager:
 
     def close(self) -> None:
         self._thread.close()
+
+    async def discard(self, writer: str, first: int, staged: range) -> None:
+        thread = Threads("stager")
+        try:
+            await thread.run(self._store.delete_lost, self._stream, writer, first, staged)
+        finally:
+            thread.close()

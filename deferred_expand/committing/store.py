@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.comms import is_map_length_refusal
@@ -13,15 +15,22 @@ from deferred_expand.streams.commit_log import (
     Commit,
     CommitLog,
     IndexPage,
+    batch_name,
+    first_lost,
     locate,
     page_from_json,
     page_to_json,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from deferred_expand.streams.events import Announcement
     from deferred_expand.streams.ref import StreamRef
 
+logger = logging.getLogger(__name__)
+
+MOST_DELETED = 64  # batches, when a walk or a stream is over; each takes three requests
 LOG_KEY = "deferred_expand.log"
 ANNOUNCEMENT_KEY = "deferred_expand.announcement"
 
@@ -111,6 +120,39 @@ class StreamStore:
 
     def write_batch(self, name: str, items: list[str]) -> None:
         XCom.set(key=_batch_key(name), value=items, **self._where)
+
+    def delete_left(self, log: CommitLog) -> None:
+        """
+        Once a stream is at its end, delete what walks have staged that it has gone on without.
+
+        What is too much, cannot be deleted or is not known is left to ``airflow db clean``.
+        """
+        self._delete((batch_name(number, writer) for number in count(first)) for first, writer in log.left)
+
+    def delete_lost(self, stream: str, writer: str, first: int, staged: range) -> None:
+        """
+        The same for what nobody will commit any more of one walk that is over.
+
+        :param first: number of the first batch that it has staged.
+        :param staged: numbers of those that it has not seen committed.
+        """
+        lost = first_lost(self.read_log(), stream, writer, first)
+        if lost is not None:
+            self._delete([(batch_name(number, writer) for number in staged if number >= lost)])
+
+    def _delete(self, walks: Iterable[Iterator[str]]) -> None:
+        """Of each walk, batches as long as there are any."""
+        left = MOST_DELETED
+        try:
+            for names in walks:
+                for name in islice(names, left):
+                    # A backend may take a batch that is not there for an error.
+                    if BaseXCom.get_one(key=_batch_key(name), **self._where) is None:
+                        break
+                    XCom.delete(key=_batch_key(name), **self._where)
+                    left -= 1
+        except Exception:
+            logger.warning("cannot delete batches of %s that nobody will read", self.ref, exc_info=True)
 
     def read_item(self, log: CommitLog, number: int) -> Any:
         """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deferred_expand import settings
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY, LOG_KEY, index_key
 from deferred_expand.exceptions import MapLengthExceeded
-from deferred_expand.streams.commit_log import CommitLog, page_to_json, plan_commit
+from deferred_expand.streams.commit_log import CommitLog, note_refused, page_to_json, plan_commit
 from deferred_expand.streams.events import Announcement
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def commit_announced(
     log = _read_log(records, announcement)
     plan = plan_commit(log, announcement.event, head.try_number) if log else None
     if log is None or plan is None:
+        _note_refused(records, run, announcement, log)
         return None
     if plan.log.ended and head.map_index == 0 and not (may_end and plan.log.items == log.items):
         plan = plan_commit(log, replace(announcement.event, ended=False), head.try_number)
@@ -67,6 +68,15 @@ def commit_announced(
         if head.map_index == 0:
             _make_instances(records, run, announcement.task_id, log.items, plan.log)
     return Committed(log, plan.log if plan else log, announcement, run.context_carrier)
+
+
+def _note_refused(
+    records: StreamRecords, run: DagRun, announcement: Announcement, log: CommitLog | None
+) -> None:
+    """So that what was staged can be deleted at the end."""
+    noted = note_refused(log, announcement.event) if log else None
+    if noted is not None:
+        records.write(run, LOG_KEY, announcement.task_id, noted.to_json())
 
 
 def _make_instances(records: StreamRecords, run: DagRun, task_id: str, before: int, log: CommitLog) -> None:

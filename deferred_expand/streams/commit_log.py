@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 LOG_VERSION = 2
 INDEX_ENTRIES = 32
+LEFT_KEPT = 16  # walks that the stream has gone on without; those of a stream with more are not known
 
 IndexEntry = tuple[int, str]
 """Number of the first item in a batch or page, and the name of that."""
 IndexPage = tuple[IndexEntry, ...]
+LeftWalk = tuple[int, str]
+"""Number of the first of a walk's batches that can never be committed, and the walk's name."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class CommitLog:
 
     :param writer: the walk that staged the last batch.
     :param index: the entries that are in no page yet: of batches, of pages of these, and so on.
+    :param left: walks that the stream has gone on without.
     :param ended: the source has given its last item.
     :param failure: why the source could not go on, and in which try of the stream head.
     """
@@ -44,6 +48,7 @@ class CommitLog:
     position: Position = START
     writer: str | None = None
     index: tuple[IndexPage, ...] = ()
+    left: tuple[LeftWalk, ...] = ()
     ended: bool = False
     failure: Failure | None = None
     failed_try: int | None = None
@@ -66,6 +71,7 @@ class CommitLog:
             **asdict(self),
             "position": self.position.to_json(),
             "index": [page_to_json(page) for page in self.index],
+            "left": page_to_json(self.left),
         }
 
     @classmethod
@@ -74,6 +80,7 @@ class CommitLog:
         fields = {key: value for key, value in data.items() if key != "version"}
         fields["position"] = Position.from_json(data["position"])
         fields["index"] = tuple(page_from_json(page) for page in data["index"])
+        fields["left"] = page_from_json(data["left"])
         fields["failure"] = Failure(**data["failure"]) if data["failure"] else None
         return cls(**fields)
 
@@ -173,8 +180,47 @@ def plan_commit(log: CommitLog, event: BatchEvent, try_number: int) -> Commit | 
         position=event.position,
         writer=event.writer if counts else log.writer,
         index=tuple(tuple(page) for page in index),
+        left=_leave(log, log.writer, log.batches) if counts and log.writer != event.writer else log.left,
         ended=event.ended,
         failure=event.failure,
         failed_try=try_number if event.failure else None,
     )
     return Commit(pages, committed, log.items)
+
+
+def _leave(log: CommitLog, writer: str | None, first: int) -> tuple[LeftWalk, ...]:
+    if writer is None or len(log.left) >= LEFT_KEPT or any(writer == name for _, name in log.left):
+        return log.left
+    return (*log.left, (first, writer))
+
+
+def note_refused(log: CommitLog, event: BatchEvent) -> CommitLog | None:
+    """
+    The log with the walk of an event that commits nothing, if the stream has gone on without that.
+
+    :return: ``None``: it is the log's own walk, is noted already, or has staged nothing.
+    """
+    if event.stream != log.stream or event.writer == log.writer or not event.counts:
+        return None
+    # It has committed nothing, or would have been noted when the next walk did.
+    left = _leave(log, event.writer, event.first)
+    return None if left == log.left else replace(log, left=left)
+
+
+def first_lost(log: CommitLog | None, stream: str, writer: str, first: int) -> int | None:
+    """
+    Which batches of a walk that is over nobody will ever commit.
+
+    :param first: the number of the first batch that it staged.
+    :return: the number from which on they are lost; ``None``: an event may still commit them, or it
+        is not known.
+    """
+    if log is None or log.stream != stream:
+        return first
+    if writer == log.writer:
+        return log.batches if log.ended else None
+    for number, name in log.left:
+        if name == writer:
+            return number
+    overtaken = log.ended or log.batches > first
+    return first if overtaken and len(log.left) < LEFT_KEPT else None

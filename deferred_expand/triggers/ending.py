@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from deferred_expand.airflow_internals.comms import count_task_instances
 from deferred_expand.airflow_internals.sdk import TaskSkippedEvent, TaskSuccessEvent
+from deferred_expand.committing.store import StreamStore
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.calls import call_in_thread
+from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:
     from deferred_expand.airflow_internals.sdk import TriggerEvent
@@ -26,6 +28,7 @@ async def end_of_stream(expansion: Expansion, committed: CommitLog) -> BatchEven
     last word when it does not.
     """
     ref, loop = expansion.ref, asyncio.get_running_loop()
+    await _delete_left(expansion, committed)
     if not expansion.for_head:
         return TaskSuccessEvent()
     gives_up_at = loop.time() + INSTANCES_WAIT
@@ -35,3 +38,12 @@ async def end_of_stream(expansion: Expansion, committed: CommitLog) -> BatchEven
             return TaskSuccessEvent() if committed.items else TaskSkippedEvent()
         await asyncio.sleep(1)
     return BatchEvent.empty(committed.stream)
+
+
+async def _delete_left(expansion: Expansion, committed: CommitLog) -> None:
+    if committed.left:
+        thread = Threads("stager")  # an XCom backend may stand still
+        try:
+            await thread.run(StreamStore(expansion.ref).delete_left, committed)
+        finally:
+            thread.close()

@@ -77,7 +77,7 @@ class WalkOpener:
         """
         _watchdog.watch()
         policy = self._policy(limited)
-        stager: Stager = XComStager(self._store, policy.max_batch_bytes)
+        stager: Stager = XComStager(self._store, checkpoint.stream, policy.max_batch_bytes)
         if self._turn is not None:
             stager = StagerInTurn(stager, self._turn)
         self._walk = Walk(self._open_source, stager, policy, checkpoint, self._pace())

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WATCH_INTERVAL = 2.0  # seconds
+WATCH_SHARE = 0.2  # the same for each walk that there is: all of them together may not keep Airflow busy
 
 
 class _Entry:
@@ -34,7 +35,8 @@ class WalkRegistry:
 
     Airflow ends a trigger after its first event, while the walk should go on as that event's
     batches are committed. A walk that no trigger holds is closed when its stream is no longer
-    wanted (looked at every :data:`WATCH_INTERVAL` seconds) or after ``idle_timeout`` seconds.
+    wanted (looked at every :data:`WATCH_INTERVAL` seconds, less often where there are many walks) or
+    after ``idle_timeout`` seconds.
 
     What is committed never depends on this: without a walk the next trigger opens a new one from
     its checkpoint.
@@ -69,6 +71,7 @@ class WalkRegistry:
             if not failed_before and entry.walk.goes_on_from(checkpoint):
                 break
             await self._close(key, entry)  # meanwhile another trigger may open one
+            await entry.walk.discard()
         if entry is None:
             entry = self._entries[key] = _Entry(open_walk())
             entry.walk.start()
@@ -88,11 +91,12 @@ class WalkRegistry:
         try:
             needed = True
             while needed:
-                await asyncio.sleep(min(WATCH_INTERVAL, idle_timeout))
+                await asyncio.sleep(min(max(WATCH_INTERVAL, WATCH_SHARE * len(self)), idle_timeout))
                 wanted = entry.triggers > 0 or await self._is_wanted(key, entry, idle_timeout)
                 needed = wanted or entry.triggers > 0  # one may have come meanwhile
         finally:
             await self._close(key, entry)
+        await entry.walk.discard()
 
     async def _is_wanted(self, key: Hashable, entry: _Entry, idle_timeout: float) -> bool:
         if asyncio.get_running_loop().time() >= entry.idle_since + idle_timeout:
@@ -106,6 +110,7 @@ class WalkRegistry:
     async def _close(self, key: Hashable, entry: _Entry) -> None:
         """The entry stays, and nobody joins it, until its source is closed: one is open at a time."""
         await entry.walk.close()
-        entry.watch.cancel()
+        if entry.watch is not asyncio.current_task():
+            entry.watch.cancel()
         if self._entries.get(key) is entry:
             del self._entries[key]

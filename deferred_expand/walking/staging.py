@@ -46,6 +46,14 @@ class Stager(Protocol):
     def close(self) -> None:
         """Nothing more is to be written."""
 
+    async def discard(self, writer: str, first: int, staged: range) -> None:
+        """
+        After that: delete what nobody will commit.
+
+        :param first: number of the first batch that was written.
+        :param staged: numbers of those that are not known to be committed.
+        """
+
 
 async def write_batch(stager: Stager, policy: WalkPolicy, number: int, writer: str, batch: list[str]) -> None:
     """

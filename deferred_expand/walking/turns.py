@@ -32,6 +32,7 @@ class StagerInTurn:
         self._stager = stager
         self._turn = turn
         self.close = stager.close
+        self.discard = stager.discard
 
     async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
         async with self._turn:

@@ -65,6 +65,7 @@ class Walk:
         self._stager = stager
         self._policy = policy
         self._pace = pace
+        self._first = start.batches
         self._committed = start
         self._staged: deque[_Staged] = deque()
         self._dry = False  # the source gives no more
@@ -103,6 +104,15 @@ class Walk:
             if not self._closing.done():
                 self._closing.set_result(None)
             await asyncio.wait({self._task})
+
+    async def discard(self) -> None:
+        """Once it is closed: delete what it has staged and nobody will commit."""
+        first = self._committed.batches
+        staged = range(first, first + len(self._staged) + 1)  # the last one may not have been answered
+        try:
+            await self._stager.discard(self.writer, self._first, staged)
+        except Exception:
+            log.warning("cannot delete what a walk of stream %s has staged", self.stream, exc_info=True)
 
     @property
     def items(self) -> int:

@@ -100,6 +100,7 @@ class StreamHeadOperator(BaseOperator):
             self._requeue()  # the source waits for what its items return
         if plan is None:
             self.log.warning("The stream has gone on without these batches; they are dropped")
+            wait.note_refused(log, outcome)
             return self.execute(context)
         wait.store.write(plan, mapped_length=1 + plan.log.items)
         self.log.info("Committed %d batch(es): %s", len(outcome.counts), plan.log.describe())
@@ -117,6 +118,7 @@ class StreamHeadOperator(BaseOperator):
         self._require_all_instances(wait.ref, log)
         if log.failure is not None:
             self._end_as(log.failure, log.items)
+        wait.store.delete_left(log)
         if not log.items:
             raise AirflowSkipException("The source gave no items")
 

@@ -76,6 +76,7 @@ class StreamOpener:
             self._task.defer(trigger=outcome, method_name="commit", kwargs={"until": until})
         plan = plan_commit(log, outcome, self._wait.try_number)
         if plan is None:  # committed by the expander, or another triggerer has gone on
+            self._wait.note_refused(log, outcome)
             return self._go_on(log, until)
         self._wait.store.write(plan)
         return self._go_on(plan.log, until)
@@ -96,6 +97,8 @@ class StreamOpener:
             if until is not None:
                 self._task.log.info("%d of %d items of the earlier run are there again", log.items, until)
             return self._take(log, self._wait.go_on(log), until)
+        if log.ended:
+            self._wait.store.delete_left(log)
         self._wait.store.forget_results(log.items + 1, until or 0)
         description = {
             "stream_of": str(self._definition.source),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.committing.store import StreamStore
+from deferred_expand.streams.commit_log import note_refused
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.streaming import trigger_for
@@ -56,6 +57,12 @@ class StreamWait:
         :param event: batches; or a hop, whose second half is a worker's.
         """
         return self._hops().after(log, event) if "hop" in event else BatchEvent.from_json(event)
+
+    def note_refused(self, log: CommitLog, event: BatchEvent) -> None:
+        """The stream has gone on without these batches: they are to be deleted at its end."""
+        noted = note_refused(log, event)
+        if noted is not None:
+            self.store.write_log(noted)
 
     def _hops(self) -> WorkerHops:
         return WorkerHops(

@@ -30,6 +30,8 @@ CONFIG = {
     "core.max_map_length": str(MAX_MAP_LENGTH),
     "core.parallelism": "4",
     "deferred_expand.requeue_delay": "3",
+    # With many runs on few processors a head may wait for its worker longer than a walk for its head.
+    "deferred_expand.idle_timeout": "300",
     # Lets the delay above be short: see its description.
     "workers.min_heartbeat_interval": "1",
 }
@@ -43,7 +45,7 @@ class Run:
     dag_id: str
     run_id: str
 
-    def wait(self, timeout: float = 240) -> str:
+    def wait(self, timeout: float = 480) -> str:
         return self.airflow.wait_for_run(self.dag_id, self.run_id, timeout)
 
     def instances(self, task_id: str) -> list[dict[str, Any]]:

@@ -102,6 +102,9 @@ class StreamProcesses:
         assert log is not None
         return log
 
+    def is_staged(self, name: str) -> bool:
+        return (USERS, -1, f"deferred_expand.batch.{name}") in self.airflow.tables.xcoms
+
     @property
     def head_state(self) -> str | None:
         return self.airflow.tables.instances[HEAD]

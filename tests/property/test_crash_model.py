@@ -18,6 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from deferred_expand.streams.commit_log import batch_name
 from deferred_expand.streams.events import BatchEvent
 from tests.property.stream_processes import INSERT, StreamProcesses
 from tests.unit.helpers import PagedNumbers
@@ -234,6 +235,8 @@ class Stream(StreamProcesses, RuleBasedStateMachine):
         }
         assert items == dict.fromkeys(range(1, 1 + len(everything)), "success")
         assert self.carried == {number + 1: {number} for number in everything}
+        for first, writer in self.log.left:
+            assert not self.is_staged(batch_name(first, writer)), "nobody will read it"
         self.seen = None
         self.what_is_committed_is_the_beginning_of_the_source()
 

@@ -76,7 +76,8 @@ def install(patches: pytest.MonkeyPatch, clock: Clock) -> None:
     threads = _InlineThreads()
     for module in (session, ending, walks):
         patches.setattr(module, "call_in_thread", threads.run)
-    patches.setattr(stager, "Threads", lambda _: threads)
+    for module in (stager, ending):
+        patches.setattr(module, "Threads", lambda _: threads)
     patches.setattr(walks, "_watchdog", _Unwatched())
     patches.setattr(session, "_walks", None)  # each triggerer brings its own
 

@@ -37,6 +37,7 @@ class MemoryStager:
     batches: dict[str, list[str]] = field(default_factory=dict)
     written_at: list[float] = field(default_factory=list)
     closed: bool = False
+    discarded: list[tuple[int, range]] = field(default_factory=list)
 
     async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
         batches: list[list[str]] = []
@@ -58,6 +59,10 @@ class MemoryStager:
 
     def close(self) -> None:
         self.closed = True
+
+    async def discard(self, writer: str, first: int, staged: range) -> None:
+        assert self.closed
+        self.discarded.append((first, staged))
 
     def items(self, event: BatchEvent) -> list[Any]:
         """What the event's batches hold."""

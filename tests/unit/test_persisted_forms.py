@@ -55,6 +55,7 @@ FORMS: dict[str, Any] = {
         POSITION,
         "w",
         (((71, "64.w"), (80, "65.w")), ((1, "0.0"), (33, "0.1"))),
+        left=((60, "an overtaken one"),),
         failure=EVENT.failure,
         failed_try=2,
     ),
