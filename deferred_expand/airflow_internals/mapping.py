@@ -12,7 +12,7 @@ from airflow.sdk.definitions.xcom_arg import XComArg
 from airflow.sdk.execution_time.context import context_update_for_unmapped
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from airflow.sdk.definitions._internal.abstractoperator import AbstractOperator
     from airflow.sdk.definitions.taskgroup import MappedTaskGroup
@@ -49,9 +49,24 @@ def is_expanded_over(expanded: MappedOperator | MappedTaskGroup, operator: BaseO
 
 def reads(task: AbstractOperator, operator: BaseOperator) -> bool:
     """Whether a task is given what the operator returns as an ordinary argument."""
+    return any(True for _ in references(task, operator))
+
+
+def references(task: AbstractOperator, operator: BaseOperator) -> Iterator[Any]:
+    """What a task is given, among its ordinary arguments, that refers to what the operator returns."""
     if isinstance(task, MappedOperator):
-        return _refers(task.partial_kwargs, operator)
-    return _refers([getattr(task, field, None) for field in task.template_fields], operator)
+        arguments: list[Any] = [task.partial_kwargs]
+    else:
+        arguments = [getattr(task, field, None) for field in task.template_fields]
+    while arguments:
+        # As ``XComArg.iter_xcom_references`` looks for them (airflow/sdk/definitions/xcom_arg.py).
+        value = arguments.pop()
+        if isinstance(value, (list, tuple, set)):
+            arguments.extend(value)
+        elif isinstance(value, dict):
+            arguments.extend(value.values())
+        elif _refers(value, operator):
+            yield value
 
 
 def _refers(value: Any, operator: BaseOperator) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, TriggerRule
 from airflow.sdk._shared.module_loading import import_string
 from airflow.sdk._shared.secrets_masker import redact, should_hide_value_for_key
 from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.definitions._internal.abstractoperator import AbstractOperator
+from airflow.sdk.definitions._internal.contextmanager import DagContext
+from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow.sdk.definitions._internal.mixins import DependencyMixin
 
 
@@ -47,6 +51,26 @@ class ParsedOperator(BaseOperator):
         """The last that the DAG parser asks of every task (airflow/dag_processing/dagbag.py)."""
         super().resolve_template_files()
         self.when_parsed()
+
+
+def template_texts(task: AbstractOperator) -> Iterator[tuple[str, str]]:
+    """Each template field with each text in it, as the author wrote it."""
+    given = task.partial_kwargs if isinstance(task, MappedOperator) else vars(task)
+    waiting = [(field, given.get(field)) for field in task.template_fields]
+    while waiting:
+        field, value = waiting.pop()
+        if isinstance(value, str):
+            yield field, value
+        elif isinstance(value, (list, tuple, set)):
+            waiting.extend((field, element) for element in value)
+        elif isinstance(value, dict):
+            waiting.extend((field, element) for element in value.values())
+
+
+def current_dag_id() -> str | None:
+    """Of the DAG that the code of a DAG file is within."""
+    dag = DagContext.get_current_dag()
+    return None if dag is None else dag.dag_id
 
 
 def free_task_id(whole: BaseOperator, name: str) -> str:

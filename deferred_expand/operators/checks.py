@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from deferred_expand.airflow_internals.mapping import expanded_over
+from deferred_expand.airflow_internals.mapping import expanded_over, reads, references
 from deferred_expand.airflow_internals.sdk import (
     MappedOperator,
     MappedTaskGroup,
@@ -16,7 +15,9 @@ from deferred_expand.airflow_internals.sdk import (
 )
 from deferred_expand.definition import MATERIALIZE
 from deferred_expand.exceptions import DefinitionError
+from deferred_expand.operators.graph import needs_the_whole
 from deferred_expand.operators.mapped import stream_references
+from deferred_expand.operators.reference import StreamReference
 from deferred_expand.shaping.steps import split
 from deferred_expand.sources.adapters import adapter_for
 from deferred_expand.sources.arguments import pack
@@ -24,16 +25,10 @@ from deferred_expand.sources.function import takes
 from deferred_expand.sources.opening import is_operator, is_trigger
 
 if TYPE_CHECKING:
+    from deferred_expand.airflow_internals.sdk import AbstractOperator
     from deferred_expand.operators.reference import StreamTask
     from deferred_expand.shaping.steps import Steps
     from deferred_expand.sources.opening import Source
-
-_RULES_THAT_COUNT_THE_HEAD = frozenset({"one_success", "all_skipped", "all_failed"})
-
-
-class StreamHeadCounted(UserWarning):
-    """A trigger rule downstream takes the stream head for an item."""
-
 
 # Parameters, of which kind they are, what is the least, and what they must be.
 _NUMBERS: tuple[tuple[str, type[float], float, str], ...] = (
@@ -124,10 +119,6 @@ def _check_signature(source: Source, kwargs: dict[str, Any]) -> None:
         signature.bind(**kwargs, **dict.fromkeys(ours))
 
 
-def _takes_results(source: Source) -> bool:
-    return not isinstance(source, type) and takes(source, "results")
-
-
 def _without_references(value: Any) -> Any:
     if isinstance(value, ResolveMixin):
         return None
@@ -147,18 +138,43 @@ def refuse_group(stream: StreamTask, group: MappedTaskGroup) -> NoReturn:
     )
 
 
+def refuse_mapped(where: str) -> NoReturn:
+    """The unmapped task is to be mapped itself."""
+    raise DefinitionError(
+        f"{where}: a DeferredExpandOperator cannot be mapped, neither with .partial().expand() nor in a "
+        "mapped task group. For a stream of each of many tenants, write one stream of the tenants: "
+        "tenants.output.flat_map(list_users), where list_users is an async generator function"
+    )
+
+
+def check_reader(stream: StreamTask, reader: AbstractOperator) -> None:
+    """What it is given is the stream, and not what the unmapped task returns."""
+    for reference in references(reader, stream):  # type: ignore[arg-type]
+        if not isinstance(reference, StreamReference):
+            task_id = stream.definition.task_id
+            raise DefinitionError(
+                f"{stream.where}: task {reader.task_id!r} is given {reference}, which is not the stream's "
+                f"items. Give it {task_id!r}.output: it reads them all, and waits for the end"
+            )
+
+
 def check_expansion(stream: StreamTask, mapped: MappedOperator) -> None:
     """The mapped task can grow over this stream."""
-    where, references = f"{stream.where}: task {mapped.task_id!r}", dict(stream_references(mapped))
-    if not any(reference.stream is stream for reference in references.values()):
+    where, streams = f"{stream.where}: task {mapped.task_id!r}", dict(stream_references(mapped))
+    if not any(reference.stream is stream for reference in streams.values()):
         raise DefinitionError(
             f"{where} must be expanded over {stream.definition.task_id!r}.output itself, and over "
-            "nothing made from it"
+            "nothing made from it: neither XComArg() of the task nor a key of its XCom is the stream"
         )
-    if len(references) > 1:
+    if len(streams) > 1:
         raise DefinitionError(f"{where} is expanded over a stream by more than one argument")
+    if reads(mapped, stream):  # type: ignore[arg-type]
+        raise DefinitionError(
+            f"{where} is expanded over the stream, and given it as a whole in .partial(): each item would "
+            f"wait for the last one. {needs_the_whole(mapped.task_id)}"
+        )
     for name, value in expanded_over(mapped).items():
-        if name not in references and not _has_length_one(value):
+        if name not in streams and not _has_length_one(value):
             raise DefinitionError(
                 f"{where} is expanded over a stream and over {name!r} as well. Beside a stream "
                 "only a literal with one element can be expanded over: pass it to .partial(), or "
@@ -175,27 +191,3 @@ def check_expansion(stream: StreamTask, mapped: MappedOperator) -> None:
 
 def _has_length_one(value: Any) -> bool:
     return isinstance(value, (list, tuple, dict)) and len(value) == 1
-
-
-def check_complete_dag(stream: StreamTask, source: Source, dag: Any) -> None:
-    """What only the whole DAG shows."""
-    definition = stream.definition
-    if definition.mapped_task_id is None:
-        for name, wanted in (("max_pending", definition.max_pending), ("results", _takes_results(source))):
-            if wanted and not definition.parents:
-                raise DefinitionError(
-                    f"{stream.where}: {name} needs a task that is expanded over "
-                    f"{definition.task_id!r}.output itself, and not over a shape of it beside others that "
-                    "follow the stream"
-                )
-        return
-    for task_id in dag.get_task(definition.mapped_task_id).downstream_task_ids:
-        rule = str(getattr(dag.get_task(task_id).trigger_rule, "value", ""))
-        if rule in _RULES_THAT_COUNT_THE_HEAD:
-            warnings.warn(
-                f"{stream.where}: task {task_id!r} has trigger_rule={rule!r} on "
-                f"{definition.mapped_task_id!r}, whose stream head (map index 0) counts as one success. "
-                "Use 'all_done' or 'none_failed', or look at the items' results",
-                StreamHeadCounted,
-                stacklevel=2,
-            )

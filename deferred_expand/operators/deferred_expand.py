@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from deferred_expand.airflow_internals.mapping import MappedOperator, expand_over, is_expanded_over, reads
-from deferred_expand.airflow_internals.tasks import MappableValue, ParsedOperator, free_task_id
+from deferred_expand.airflow_internals.sdk import TriggerRule
+from deferred_expand.airflow_internals.tasks import (
+    MappableValue,
+    ParsedOperator,
+    current_dag_id,
+    free_task_id,
+)
 from deferred_expand.definition import Materialize, StreamDefinition
 from deferred_expand.exceptions import SourceNotImportable
 from deferred_expand.operators.checks import (
-    check_complete_dag,
     check_expansion,
     check_parameters,
+    check_reader,
     check_source_kwargs,
     check_steps,
     refuse_group,
+    refuse_mapped,
 )
+from deferred_expand.operators.graph import check_complete_dag
 from deferred_expand.operators.mapped import map_over_stream, stream_references
 from deferred_expand.operators.reference import StreamReference
 from deferred_expand.shaping.follow import follow
@@ -97,6 +105,8 @@ class DeferredExpandOperator(ParsedOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if self.get_closest_mapped_task_group() is not None:
+            refuse_mapped(self.where)
         self.source_kwargs = source_kwargs if source_kwargs is not None else {}
         self.batch_size = batch_size
         self.batch_interval = batch_interval
@@ -114,6 +124,11 @@ class DeferredExpandOperator(ParsedOperator):
         self.retry = retry or default_retry(self._source)
         check_parameters(self)
         check_source_kwargs(self, self._source)
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> NoReturn:
+        """:raises DefinitionError: always."""
+        refuse_mapped(f"DAG {current_dag_id()!r}, task {kwargs.get('task_id')!r}")
 
     def _find(self, source: Any) -> tuple[FunctionName, Source]:
         """
@@ -150,6 +165,7 @@ class DeferredExpandOperator(ParsedOperator):
             check_expansion(self, other)
             return self._expand(other)
         if reads(other, self):
+            check_reader(self, other)
             self._share()
         return self
 
@@ -226,12 +242,14 @@ class DeferredExpandOperator(ParsedOperator):
             batch_interval=self.batch_interval,
             materialize=self.materialize,
             max_pending=self.max_pending,
-            trigger_rule="always",
+            trigger_rule="all_success",
             task_id=free_task_id(self, name),
             dag=self.dag,
             task_group=self.task_group,
         )
         branch._parents = tuple(parents)
+        # Not at once: a DAG with fail_fast takes a task with no other rule than its author's.
+        branch.trigger_rule = TriggerRule.ALWAYS
         branch.set_upstream(parents)
         return branch
 

@@ -103,6 +103,7 @@ class StreamOpener:
         description = {
             "stream_of": str(self._definition.source),
             "mapped_task": self._definition.mapped_task_id,
+            "items": f"are read by a task that is given {self._definition.task_id!r}.output",
         }
         return MappableValue(description, mapped_length=1 + log.items)
 

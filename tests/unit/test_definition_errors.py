@@ -14,7 +14,7 @@ from airflow.sdk.definitions._internal.contextmanager import TaskGroupContext
 from airflow.serialization.serialized_objects import DagSerialization
 
 from deferred_expand import DeferredExpandOperator, DefinitionError
-from deferred_expand.operators.checks import StreamHeadCounted
+from deferred_expand.operators.graph import StreamHeadCounted
 from deferred_expand.operators.mapped import StreamDecoratedMappedOperator, StreamMappedOperator
 from tests.e2e import sources
 from tests.e2e.operators import EchoOperator, StartsFromTriggerOperator
@@ -122,7 +122,17 @@ def test_what_needs_instances_of_the_streams_own_items(dag: DAG, arguments: dict
         dag.resolve_template_files()
 
 
-@pytest.mark.parametrize("rule", ["one_success", "all_skipped", "all_failed"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "one_success",
+        "one_done",
+        "all_skipped",
+        "all_failed",
+        "none_failed_min_one_success",
+        "all_done_min_one_success",
+    ],
+)
 @pytest.mark.parametrize("by_output", [True, False])
 def test_trigger_rules_that_count_the_head_are_warned_of(dag: DAG, rule: str, by_output: bool) -> None:
     echo = EchoOperator.partial(task_id="echo").expand(value=stream().output)
