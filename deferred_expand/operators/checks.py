@@ -11,7 +11,6 @@ from deferred_expand.airflow_internals.sdk import (
     MappedOperator,
     MappedTaskGroup,
     ResolveMixin,
-    serde_serialize,
 )
 from deferred_expand.definition import MATERIALIZE
 from deferred_expand.exceptions import DefinitionError
@@ -23,6 +22,7 @@ from deferred_expand.sources.adapters import adapter_for
 from deferred_expand.sources.arguments import pack
 from deferred_expand.sources.function import takes
 from deferred_expand.sources.opening import is_operator, is_trigger
+from deferred_expand.sources.plain_json import write
 
 if TYPE_CHECKING:
     from deferred_expand.airflow_internals.sdk import AbstractOperator
@@ -95,7 +95,7 @@ def check_source_kwargs(stream: StreamTask, source: Source) -> None:
         if isinstance(value, ResolveMixin):
             continue  # known at run time only
         try:
-            serde_serialize(pack(_without_references(value)))
+            write(pack({name: _without_references(value)}))
         except Exception as error:
             raise DefinitionError(
                 f"{stream.where}: source_kwargs[{name!r}] cannot be sent to the triggerer: {error}. "

@@ -2,64 +2,62 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, cast
 
 from deferred_expand.airflow_internals.sdk import (
     decrypt,
     encrypt,
     mask_secret,
-    serde_deserialize,
-    serde_serialize,
     should_hide_value_for_key,
 )
 from deferred_expand.exceptions import SourceNotImportable
 from deferred_expand.sources.importing import import_source, source_path
+from deferred_expand.sources.plain_json import Place, read, rebuild, write
 
-_BY_NAME = "deferred_expand.import"
 
-
-def pack(value: Any) -> Any:
+def pack(arguments: dict[str, Any]) -> dict[str, Any]:
     """
-    Replace functions and classes, also within dicts and lists, by their importable names.
+    Take functions and classes out of arguments, also out of dicts and lists in them, and name them beside.
+
+    Beside, and not in their places: data from elsewhere must not be able to name code.
 
     :raises SourceNotImportable: one of them only exists in the DAG file.
     """
-    if isinstance(value, dict):
-        return {key: pack(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(pack(inner) for inner in value)
-    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
-        return {_BY_NAME: source_path(value)}
-    return value
+    named: list[tuple[Place, str]] = []
+
+    def name(part: Any, place: Place) -> Any:
+        if isinstance(part, type) or (callable(part) and hasattr(part, "__qualname__")):
+            named.append((place, source_path(part)))
+            return None
+        return part
+
+    return {"arguments": rebuild(arguments, name), "named": named}
 
 
-def unpack(value: Any) -> Any:
-    """What :func:`pack` made, with the functions and classes imported."""
-    if isinstance(value, dict):
-        if set(value) == {_BY_NAME}:
-            return import_source(value[_BY_NAME])
-        return {key: unpack(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(unpack(inner) for inner in value)
-    return value
+def unpack(packed: dict[str, Any]) -> dict[str, Any]:
+    """What :func:`pack` was given, with the functions and classes imported."""
+    named = {tuple(place): path for place, path in packed["named"]}
+
+    def find(part: Any, place: Place) -> Any:
+        return import_source(named[place]) if place in named else part
+
+    arguments: dict[str, Any] = rebuild(packed["arguments"], find)
+    return arguments
 
 
-def seal(arguments: dict[str, Any]) -> str:
+def seal(packed: dict[str, Any]) -> str:
     """
-    Write arguments so that nobody reads them in the database.
+    Write what is packed so that nobody reads it in the database.
 
     Airflow keeps the arguments of a deferred task's trigger as they are, its encryption apart
     (airflow/api_fastapi/execution_api/routes/task_instances.py, 3.2.2 and 3.3.2).
     """
-    return encrypt(json.dumps(serde_serialize(arguments)))
+    return encrypt(write(packed))
 
 
 def unseal(sealed: str | dict[str, Any]) -> dict[str, Any]:
-    """What :func:`seal` wrote; what was never sealed, as it is."""
-    if isinstance(sealed, dict):
-        return sealed
-    return cast("dict[str, Any]", serde_deserialize(json.loads(decrypt(sealed))))
+    """What :func:`seal` was given; what was never sealed, as it is."""
+    return sealed if isinstance(sealed, dict) else cast("dict[str, Any]", read(decrypt(sealed)))
 
 
 def mask(value: Any, name: str | None = None) -> None:
@@ -81,7 +79,7 @@ def mask(value: Any, name: str | None = None) -> None:
 def can_travel(value: Any) -> bool:
     """Whether all functions and classes in a value can be imported in the triggerer."""
     try:
-        pack(value)
+        pack({"": value})
     except SourceNotImportable:
         return False
     return True

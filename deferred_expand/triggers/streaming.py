@@ -31,9 +31,9 @@ def is_streaming_trigger(source: Any) -> bool:
 
 
 def _open(source_kwargs: dict[str, Any] | str) -> dict[str, Any]:
-    arguments = unseal(source_kwargs)
-    mask(arguments)
-    return arguments
+    packed = unseal(source_kwargs)
+    mask(packed)
+    return packed
 
 
 class StreamingExpansionTrigger(BaseTrigger):
@@ -88,10 +88,10 @@ class StreamingExpansionTrigger(BaseTrigger):
         goes_alone = self.task_instance is None  # in dag.test(), see WalkOpener
         thread = Threads("source", reads_ahead=expansion.definition.max_pending is None and not goes_alone)
         try:
-            arguments = await thread.run(_open, self.source_kwargs or {})
+            packed = await thread.run(_open, self.source_kwargs or pack({}))
             opened = open_source(
                 self._source,
-                await import_in_thread(thread, unpack, arguments),
+                await import_in_thread(thread, unpack, packed),
                 cursor,
                 thread,
                 ref=expansion.ref,
