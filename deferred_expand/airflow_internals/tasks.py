@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.definitions._internal.abstractoperator import AbstractOperator
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow.sdk.definitions.mappedoperator import MappedOperator
@@ -51,6 +53,16 @@ class ParsedOperator(BaseOperator):
         """The last that the DAG parser asks of every task (airflow/dag_processing/dagbag.py)."""
         super().resolve_template_files()
         self.when_parsed()
+
+
+@contextmanager
+def executing(operator: BaseOperator) -> Iterator[None]:
+    """As the task runner does it: an operator that is executed by others warns, or raises."""
+    token = ExecutorSafeguard.tracker.set(operator)
+    try:
+        yield
+    finally:
+        ExecutorSafeguard.tracker.reset(token)
 
 
 def template_texts(task: AbstractOperator) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ class SourceAdapter:
     """
 
     reads = False
-    """Whether :meth:`read` takes the place of ``execute``."""
+    """Whether :meth:`read` takes the place of ``execute``, where :meth:`can_read` says so."""
 
     kept_xcoms: tuple[str, ...] = ()
     """Keys of what the operator pushes for itself, to be pulled at a later hop. Keep them small."""
@@ -37,6 +37,10 @@ class SourceAdapter:
 
     def prepare_trigger(self, trigger: BaseTrigger) -> None:
         """Called before a trigger is walked to its event."""
+
+    def can_read(self, operator: BaseOperator) -> bool:
+        """``False``: what it is given asks for more than reading, so it is executed as it is."""
+        return True
 
     def read(self, operator: BaseOperator, context: Any) -> Iterator[list[Any]]:
         """

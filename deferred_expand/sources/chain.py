@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,11 +15,11 @@ from deferred_expand.airflow_internals.sdk import (
     decrypt,
     encrypt,
     import_string,
-    serde_deserialize,
-    serde_serialize,
 )
+from deferred_expand.airflow_internals.tasks import executing
 from deferred_expand.exceptions import CursorNotSerializable
 from deferred_expand.sources.adapters import adapter_for
+from deferred_expand.sources.plain_json import read, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -52,13 +51,13 @@ class Hop:
         path, arguments = self.trigger
         try:
             state = {
-                "trigger": [path, serde_serialize(arguments)],
+                "trigger": [path, arguments],
                 "method": self.method,
-                "kwargs": serde_serialize(self.kwargs),
+                "kwargs": self.kwargs,
                 "timeout": self.timeout,
-                "xcoms": serde_serialize(self.xcoms),
+                "xcoms": self.xcoms,
             }
-            return {"version": HOP_VERSION, "hop": encrypt(json.dumps(state))}
+            return {"version": HOP_VERSION, "hop": encrypt(write(state))}
         except TypeError as error:
             raise CursorNotSerializable(
                 f"the chain cannot be kept between two hops: {error}. What {path} or "
@@ -70,16 +69,8 @@ class Hop:
     def from_cursor(cls, cursor: dict[str, Any]) -> Hop:
         if cursor.get("version") != HOP_VERSION:
             raise ValueError(f"this release cannot go on with a chain of version {cursor.get('version')}")
-        state = json.loads(decrypt(cursor["hop"]))
-        path, arguments = state["trigger"]
-        read: Callable[[Any], Any] = serde_deserialize
-        return cls(
-            trigger=(path, read(arguments)),
-            method=state["method"],
-            kwargs=read(state["kwargs"]),
-            timeout=state["timeout"],
-            xcoms=read(state["xcoms"]),
-        )
+        state = read(decrypt(cursor["hop"]))
+        return cls(**{**state, "trigger": tuple(state["trigger"])})
 
     def find_trigger(self) -> type[BaseTrigger]:
         """Import its class, which may take a while."""
@@ -165,6 +156,10 @@ class OperatorChain:
         self._ref = ref
         self._try_number = try_number
 
+    def can_read(self) -> bool:
+        """Whether :meth:`read` gives what the operator, with these arguments, would."""
+        return self.adapter.reads and self.adapter.can_read(self._make({})[0])
+
     def read(self) -> Iterator[list[Any]]:
         """Pages of an operator that does not defer, where the adapter ``reads``."""
         return self.adapter.read(*self._make({}))
@@ -202,7 +197,8 @@ class OperatorChain:
     def _run(self, operator: BaseOperator, context: Any, call: Callable[[], Any]) -> HopResult:
         pushed = context["ti"].pushed
         try:
-            result = call()
+            with executing(operator):
+                result = call()
         except TaskDeferred as deferred:
             items = self.adapter.of_deferral(operator, context, deferred, pushed)
             kept = {key: pushed[key] for key in self.adapter.kept_xcoms if key in pushed}

@@ -72,15 +72,22 @@ async def walk_chain(
         yield Page(step.items, cursor=hop.to_cursor())
 
 
-async def walk_reader(chain: OperatorChain, cursor: JSON, thread: Threads) -> AsyncGenerator[Page, None]:
+async def walk_reader(
+    chain: OperatorChain, cursor: JSON, thread: Threads, outer: BaseTrigger | None
+) -> AsyncGenerator[Page, None]:
     """Give the pages of an operator whose adapter ``reads``; the cursor is how many items were read."""
+    if not await thread.run(chain.can_read):
+        async with aclosing(walk_chain(chain, cursor, thread, outer)) as given_by_hops:
+            async for page in given_by_hops:
+                yield page
+        return
     passed_over = cursor["read"] if isinstance(cursor, dict) else 0
     read = 0
     async with aclosing(thread.iterate(iter(await thread.run(chain.read)))) as given:
         async for pages in given:
-            for page in pages:
-                items = page[max(0, passed_over - read) :]
-                read += len(page)
+            for rows in pages:
+                items = rows[max(0, passed_over - read) :]
+                read += len(rows)
                 if items:
                     yield Page(items, cursor={"version": HOP_VERSION, "read": read})
 

