@@ -80,6 +80,11 @@ def check_source_kwargs(stream: StreamTask, source: Source) -> None:
     kwargs, name = stream.source_kwargs, str(stream.definition.source)
     if not isinstance(kwargs, dict) or not all(isinstance(key, str) for key in kwargs):
         raise DefinitionError(f"{stream.where}: source_kwargs must be a dict with str keys")
+    if isinstance(stream.show, str) or (unknown := [name for name in stream.show if name not in kwargs]):
+        given = stream.show if isinstance(stream.show, str) else ", ".join(map(repr, unknown))
+        raise DefinitionError(
+            f"{stream.where}: show names {given}; it must be a list of names that are in source_kwargs"
+        )
     try:
         _check_signature(source, kwargs)
     except TypeError as error:

@@ -28,13 +28,14 @@ from deferred_expand.operators.mapped import map_over_stream, stream_references
 from deferred_expand.operators.reference import StreamReference
 from deferred_expand.shaping.follow import follow
 from deferred_expand.shaping.steps import name_steps, split
-from deferred_expand.sources.arguments import can_travel, mask
+from deferred_expand.sources.arguments import can_travel
 from deferred_expand.sources.importing import DagPlace, FunctionName, ImportPath, import_source, source_path
 from deferred_expand.sources.opening import default_retry, is_operator
+from deferred_expand.workers.arguments import SourceArguments
 from deferred_expand.workers.opener import StreamOpener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from deferred_expand.airflow_internals.sdk import AbstractOperator, BaseOperator, BaseTrigger
     from deferred_expand.shaping.steps import Steps
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from deferred_expand.walking.retry import SourceRetry
 
 
-class DeferredExpandOperator(ParsedOperator):
+class DeferredExpandOperator(SourceArguments, ParsedOperator):
     """
     Opens a source as a stream: a task expanded over its ``output`` grows page by page.
 
@@ -83,6 +84,8 @@ class DeferredExpandOperator(ParsedOperator):
         are not finished.
     :param rate_limit: items per second.
     :param max_items: at which the stream ends, for a source that never does.
+    :param show: names of ``source_kwargs`` whose rendered values may be seen in the web UI; the others
+        are shown as they are written in the DAG.
     :raises DefinitionError: the DAG uses it wrongly.
     """
 
@@ -102,12 +105,14 @@ class DeferredExpandOperator(ParsedOperator):
         max_pending: int | None = None,
         rate_limit: float | None = None,
         max_items: int | None = None,
+        show: Collection[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if self.get_closest_mapped_task_group() is not None:
             refuse_mapped(self.where)
         self.source_kwargs = source_kwargs if source_kwargs is not None else {}
+        self.show = show
         self.batch_size = batch_size
         self.batch_interval = batch_interval
         self.source_retries = source_retries
@@ -302,17 +307,13 @@ class DeferredExpandOperator(ParsedOperator):
 
     # -- while the DAG runs -----------------------------------------------------------------------
 
-    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
-        super().render_template_fields(context, jinja_env)
-        mask(self.source_kwargs)
-
     def execute(self, context: Any) -> MappableValue:
         """Open the stream."""
-        return StreamOpener(self, self.definition, self.source_kwargs, context).open()
+        return StreamOpener(self, self.definition, self.rendered_kwargs, context).open()
 
     def commit(self, context: Any, event: dict[str, Any], until: int | None = 0) -> MappableValue:
         """Where no stream head does: see :meth:`StreamOpener.commit`."""
-        return StreamOpener(self, self.definition, self.source_kwargs, context).commit(event, until)
+        return StreamOpener(self, self.definition, self.rendered_kwargs, context).commit(event, until)
 
 
 class StreamBranchOperator(DeferredExpandOperator):

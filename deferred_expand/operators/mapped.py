@@ -39,6 +39,7 @@ class _OverStream(HeadedMapping):
             _HEAD_ARGUMENTS,
             definition=stream.definition,
             source_kwargs=stream.source_kwargs,
+            show=stream.show,
         )
 
 

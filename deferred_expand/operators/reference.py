@@ -15,6 +15,8 @@ from deferred_expand.workers.items import StreamItems
 from deferred_expand.workers.reader import StreamReader
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from deferred_expand.definition import StreamDefinition
 
 UNSET = object()
@@ -27,6 +29,7 @@ class StreamTask(Protocol):
     """The unmapped task, as far as a reference to its stream needs it."""
 
     source_kwargs: dict[str, Any]
+    show: Collection[str]
 
     @property
     def where(self) -> str:

@@ -17,19 +17,18 @@ from deferred_expand.airflow_internals.comms import (
 from deferred_expand.airflow_internals.sdk import (
     AirflowRescheduleException,
     AirflowSkipException,
-    BaseOperator,
 )
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import ItemsRemoved, StreamError
-from deferred_expand.sources.arguments import mask
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
+from deferred_expand.workers.arguments import SourceArguments
 from deferred_expand.workers.opener import error_of
 from deferred_expand.workers.reader import come_back_unless_over
 from deferred_expand.workers.waiting import StreamWait
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from deferred_expand.airflow_internals.sdk import BaseTrigger
     from deferred_expand.definition import StreamDefinition
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from deferred_expand.streams.ref import StreamRef
 
 
-class StreamHeadOperator(BaseOperator):
+class StreamHeadOperator(SourceArguments):
     """
     Keeps the mapped task unfinished while its stream is open, and commits batches on a worker.
 
@@ -48,14 +47,18 @@ class StreamHeadOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("source_kwargs",)
 
-    def __init__(self, *, definition: StreamDefinition, source_kwargs: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        definition: StreamDefinition,
+        source_kwargs: dict[str, Any],
+        show: Collection[str] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self._definition = definition
         self.source_kwargs = source_kwargs
-
-    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
-        super().render_template_fields(context, jinja_env)
-        mask(self.source_kwargs)
+        self.show = show
 
     def execute(self, context: Any) -> None:
         """Go on from the last commit: wait for batches, or end."""
@@ -81,7 +84,7 @@ class StreamHeadOperator(BaseOperator):
         self._take(context, wait, log, wait.after(log, event))
 
     def _wait(self, context: Any) -> StreamWait:
-        return StreamWait(self, self._definition, self.source_kwargs, context, for_head=True)
+        return StreamWait(self, self._definition, self.rendered_kwargs, context, for_head=True)
 
     def _let_unmapped_task_end(self, ref: StreamRef) -> None:
         """Cleared alone, it opens the stream anew, and walks it up to the items that there are."""

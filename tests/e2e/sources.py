@@ -89,11 +89,15 @@ async def gated(gates: str, cursor: int | None = None) -> AsyncIterator[Page]:
 
 
 PASSWORD = "open sesame"
+SIGNATURE = "sig9nature"
 
 
-async def gated_by_password(gates: str, password: str, cursor: int | None = None) -> AsyncIterator[Page]:
+async def gated_by_password(
+    gates: str, password: str, link: str, cursor: int | None = None
+) -> AsyncIterator[Page]:
     """Ends as nobody should: it tells everyone the password."""
     assert password == PASSWORD
+    assert link.endswith(SIGNATURE)
     log.warning("logging in with %s", password)
     async for page in gated(gates, cursor):
         yield page

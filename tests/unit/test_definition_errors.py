@@ -53,6 +53,11 @@ def stream(task_id: str = "users", **arguments: Any) -> DeferredExpandOperator:
         ({"source_kwargs": {"size": 3}}, "do not fit source 'tests.e2e.sources:numbers'"),
         ({"source_kwargs": {}}, "missing a required argument: 'count'"),
         ({"source_kwargs": ["count"]}, "source_kwargs must be a dict"),
+        (
+            {"show": ["count", "url"]},
+            "show names 'url'; it must be a list of names that are in",
+        ),
+        ({"show": "count"}, "show names count; it must be a list"),
     ],
 )
 def test_wrong_arguments(dag: DAG, arguments: dict[str, Any], message: str) -> None:

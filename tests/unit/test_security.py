@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
+from airflow.sdk import DAG
 
 import deferred_expand
+from deferred_expand import DeferredExpandOperator
 from deferred_expand.exceptions import SourceNotImportable
 from deferred_expand.sources.importing import import_source
+from tests.e2e import sources
+from tests.e2e.operators import EchoOperator
 
 PACKAGE = Path(deferred_expand.__file__).parent
 
@@ -43,3 +48,23 @@ def test_no_pickle_and_no_evaluation(path: Path) -> None:
 
 
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+
+
+@pytest.mark.parametrize("kind", ["unmapped", "head"])
+def test_rendered_arguments_are_shown_as_they_are_written(kind: str) -> None:
+    """What is in a template field after rendering is what Airflow keeps, in clear."""
+    with DAG("dag", schedule=None):
+        users = DeferredExpandOperator(
+            task_id="users",
+            source=sources.gated_by_password,
+            source_kwargs={"gates": "{{ '{' ~ '{ 1 }}' }}", "password": "{{ 'tok' ~ 'en' }}", "link": "x"},
+            show=["gates"],
+        )
+        mapped: Any = EchoOperator.partial(task_id="echo").expand(value=users.output)
+    operator: Any = users if kind == "unmapped" else mapped.make_head()
+    for _ in range(2):  # a task may be rendered again
+        operator.render_template_fields({})
+        assert operator.rendered_kwargs == {"gates": "{{ 1 }}", "password": "token", "link": "x"}
+        shown = {"gates": "{{ 1 }}", "password": "{{ 'tok' ~ 'en' }}", "link": "x"}
+        assert operator.source_kwargs == shown
+    assert operator.template_fields == ("source_kwargs",)

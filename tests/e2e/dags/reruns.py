@@ -83,7 +83,13 @@ with DAG("secretive", schedule=None, params=GATES):
     stream = DeferredExpandOperator(
         task_id="stream",
         source=sources.gated_by_password,
-        source_kwargs={**KWARGS, "password": sources.PASSWORD},
+        # Neither is in the DAG, as with a connection's.
+        source_kwargs={
+            **KWARGS,
+            "password": "{{ 'open' ~ ' sesame' }}",
+            "link": "https://shop.test/?sig={{ 'sig9' ~ 'nature' }}",
+        },
+        show=["gates"],
         batch_interval=0.2,
     )
     EchoOperator.partial(task_id="echo").expand(value=stream.output)

@@ -11,7 +11,7 @@ import pytest
 from deferred_expand.testing.local_airflow import wait_until
 from tests.e2e.cluster import TRIGGERERS, start, wait_for_successes
 from tests.e2e.runs import Run
-from tests.e2e.sources import PASSWORD
+from tests.e2e.sources import PASSWORD, SIGNATURE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -289,13 +289,20 @@ def test_secrets_are_masked_and_encrypted(cluster: Cluster, tmp_path: Path) -> N
     for task_id, map_index in (("stream", -1), ("echo", 0)):
         path = f"/dags/secretive/dagRuns/{run.run_id}/taskInstances/{task_id}"
         ti = cluster.api("GET", path if map_index < 0 else f"{path}/{map_index}")
-        assert ti["rendered_fields"]["source_kwargs"]["password"] == "***"
+        shown = ti["rendered_fields"]["source_kwargs"]
+        assert shown["password"] == "***", "by its name"
+        assert shown["link"] == "https://shop.test/?sig={{ 'sig9' ~ 'nature' }}", "as it is written"
+        assert shown["gates"] == str(tmp_path), "the author lets it be seen"
         assert PASSWORD not in run.log(task_id, map_index)
     log = run.log("echo", 0)
     assert "*** was wrong" in log, "what the source raised, as the head's failure"
     assert "*** was wrong" in str(cluster.ask("select value from xcom where run_id = %s", run.run_id))
-    for table in ("xcom", "task_instance", "trigger", "rendered_task_instance_fields"):
-        assert PASSWORD not in str(cluster.ask(f"select * from {table}")), table
+    tables = cluster.ask("select table_name from information_schema.tables where table_schema = 'public'")
+    assert ("rendered_task_instance_fields",) in tables
+    for (table,) in tables:
+        everything = str(cluster.ask(f'select * from "{table}"'))
+        assert PASSWORD not in everything, table
+        assert SIGNATURE not in everything, table
 
 
 @pytest.mark.long
