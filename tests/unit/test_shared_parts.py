@@ -18,6 +18,7 @@ from deferred_expand.committing.store import StreamStore
 from deferred_expand.definition import StreamDefinition
 from deferred_expand.exceptions import SourceNotImportable
 from deferred_expand.shaping.steps import NamedStep
+from deferred_expand.sources.arguments import pack
 from deferred_expand.sources.importing import ImportPath
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import BatchEvent
@@ -93,7 +94,7 @@ async def walked(task_id: str, source: str = NUMBERS, step: str | None = None) -
     )
     StreamStore(definition.ref(RUN_ID)).write_log(CommitLog("s"))
     expansion = Expansion(definition, RUN_ID, "s", for_head=True)
-    trigger = StreamingExpansionTrigger(source_kwargs={"count": 3}, expansion=expansion.to_json())
+    trigger = StreamingExpansionTrigger(source_kwargs=pack({"count": 3}), expansion=expansion.to_json())
     ti: Any = SimpleNamespace(try_number=1, task_id=definition.mapped_task_id)
     trigger.task_instance = ti
     async with aclosing(trigger.run()) as events:  # type: ignore[type-var]
