@@ -92,6 +92,8 @@ class HopTrigger(BaseTrigger):
             if error is None or not is_transient(error) or attempt >= policy.attempts:
                 return outcome
             delay = policy.delay(error, attempt)
+            if delay is None:
+                return outcome
             self.log.warning("The trigger raised %r; it is run again in %g s", error, delay)
             await asyncio.sleep(delay)
             attempt += 1

@@ -28,17 +28,20 @@ class SourceRetry:
     :param wait: seconds before the second time; doubles from then on. A ``Retry-After`` that the
         source sent counts instead.
     :param longest_wait: seconds at which the doubling ends.
+    :param longest_retry_after: seconds; a source that asks to wait for longer fails at once, with that
+        to be read in the failure, and is not asked before.
     """
 
     attempts: int = 5
     wait: float = 1.0
     longest_wait: float = 60.0
+    longest_retry_after: float = 3600.0
 
-    def delay(self, error: BaseException, attempt: int) -> float:
-        """Seconds to wait after the attempt with this number, counted from 1."""
+    def delay(self, error: BaseException, attempt: int) -> float | None:
+        """Seconds to wait after the attempt with this number, counted from 1; ``None``: too long."""
         asked_for = retry_after(error)
         if asked_for is not None:
-            return asked_for
+            return asked_for if asked_for <= self.longest_retry_after else None
         return float(min(self.wait * 2 ** (attempt - 1), self.longest_wait))
 
     def to_json(self) -> dict[str, Any]:
@@ -52,6 +55,7 @@ class Reopenings:
         self._left = source_retries
         self._retries = 0
         self._policy = policy
+        self._longest = (policy or SourceRetry()).longest_retry_after
         self._place: Position | None = None
         self._attempts = 0
 
@@ -61,6 +65,9 @@ class Reopenings:
 
         :param place: that the source had reached when it raised.
         """
+        asked_for = retry_after(error) or 0.0
+        if asked_for > self._longest:
+            return None
         if self._policy is not None and is_transient(error):
             if place != self._place:
                 self._place, self._attempts = place, 0
@@ -71,7 +78,18 @@ class Reopenings:
             return None
         self._left -= 1
         self._retries += 1
-        return float(min(2.0 ** (self._retries - 1), LONGEST_REOPEN_WAIT))
+        return max(asked_for, float(min(2.0 ** (self._retries - 1), LONGEST_REOPEN_WAIT)))
+
+    def asks_too_much(self, error: BaseException) -> str:
+        """For the message, where a ``Retry-After`` is why the source is not asked again."""
+        asked_for = retry_after(error) or 0.0
+        if asked_for <= self._longest:
+            return ""
+        return (
+            f", with a Retry-After of {asked_for:.0f} s, more than SourceRetry(longest_retry_after="
+            f"{self._longest:g}) allows: clear the instance with map index 0 when that time is over, or "
+            "raise it"
+        )
 
 
 def is_transient(error: BaseException) -> bool:

@@ -248,7 +248,7 @@ class Walk:
                 return error  # opening it again would change nothing
             delay = reopenings.delay(error, self._source.buffer.end)
             if delay is None:
-                failure = SourceFailed(f"the source raised {error!r}")
+                failure = SourceFailed(f"the source raised {error!r}{reopenings.asks_too_much(error)}")
                 failure.__cause__ = error
                 return failure
             log.warning(

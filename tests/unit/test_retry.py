@@ -79,3 +79,28 @@ def test_source_retries_come_after_the_attempts_and_serve_other_errors_too() -> 
     assert delays(reopenings, ConnectionError(), Position(1), 3) == [1, 1, 2]
     assert reopenings.delay(ValueError(), Position(2)) is None
     assert delays(Reopenings(1, None), ConnectionError(), Position(1), 2) == [1, None]
+
+
+@pytest.mark.parametrize("policy", [None, SourceRetry(attempts=2)], ids=["a function", "an operator"])
+def test_a_source_is_never_asked_before_it_has_said(policy: SourceRetry | None) -> None:
+    reopenings = Reopenings(3, policy)
+    waits = delays(reopenings, answered(429, Retry_After="40"), Position(1), 3)
+    assert waits == [40, 40, 40], "also by retries that would come sooner"
+
+
+@pytest.mark.parametrize("policy", [None, SourceRetry()], ids=["a function", "an operator"])
+def test_a_source_that_asks_for_a_day_fails_at_once(policy: SourceRetry | None) -> None:
+    reopenings, error = Reopenings(3, policy), answered(429, Retry_After="86400")
+    assert reopenings.delay(error, Position(1)) is None
+    assert "a Retry-After of 86400 s, more than SourceRetry(longest_retry_after=3600) allows" in (
+        reopenings.asks_too_much(error)
+    )
+    assert reopenings.asks_too_much(ConnectionError()) == ""
+    patient = Reopenings(3, SourceRetry(longest_retry_after=100_000))
+    assert patient.delay(error, Position(1)) == 86400
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-5"])
+def test_a_retry_after_that_is_no_time(value: str) -> None:
+    delay = SourceRetry(wait=2).delay(answered(429, Retry_After=value), 1)
+    assert delay is None if value == "inf" else delay == 0
