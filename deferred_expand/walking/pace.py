@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 FINISHED_POLL = 1.0  # seconds between two looks at how many instances are finished, at first
-SHORTEST_PAUSE = 0.001  # seconds; a clock may not be able to tell shorter ones
 BURST = 0.5  # seconds' worth of items that come at once under a rate limit
 
 
@@ -74,7 +73,7 @@ class Pace:
             self._allowed = min(self._allowed + since * rate, max(1.0, rate * BURST))
             if self._allowed >= at_once - 1e-6:
                 break
-            await asyncio.sleep(max(SHORTEST_PAUSE, (at_once - self._allowed) / rate))
+            await asyncio.sleep((at_once - self._allowed) / rate)
         taken = min(wanted, max(1, int(self._allowed + 1e-6)))
         self._allowed -= taken
         return taken
