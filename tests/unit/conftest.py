@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -24,3 +25,15 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
     with metadata_database(request.param, tmp_path_factory.mktemp("database")) as address:
         yield address
+
+
+@pytest.fixture
+def dag() -> Iterator[Any]:
+    """One that is being written."""
+    from airflow.sdk import DAG  # not for tests of plain Python
+    from airflow.sdk.definitions._internal.contextmanager import TaskGroupContext
+
+    with DAG("my_dag", schedule=None) as dag, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Task .* was never mapped")
+        yield dag
+    TaskGroupContext._context.clear()  # a group that was refused is still open

@@ -188,7 +188,10 @@ async def test_postgres_keeps_the_rows_that_are_not_read_yet(
         ("airflow.providers.http.triggers.http.HttpTrigger", ["_get_async_hook"]),
         ("airflow.providers.http.hooks.http.HttpAsyncHook", ["run"]),
         ("airflow.providers.common.sql.operators.generic_transfer.GenericTransfer", ["_insert_rows"]),
-        ("airflow.providers.common.sql.operators.sql.SQLExecuteQueryOperator", ["get_db_hook"]),
+        (
+            "airflow.providers.common.sql.operators.sql.SQLExecuteQueryOperator",
+            ["get_db_hook", "_process_output"],
+        ),
         ("airflow.providers.common.sql.hooks.sql.DbApiHook", ["get_sqlalchemy_engine"]),
     ],
 )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any, TYPE_CHECKING
 
 import pytest
-from airflow.sdk import DAG
 
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.definition import StreamDefinition
@@ -19,14 +17,7 @@ from tests.e2e.operators import EchoOperator
 from tests.unit.operators import PagingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def dag() -> Iterator[DAG]:
-    with DAG("my_dag", schedule=None) as dag, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Task .* was never mapped")
-        yield dag
+    from airflow.sdk import DAG
 
 
 def far_away(stream: DeferredExpandOperator) -> StreamDefinition:

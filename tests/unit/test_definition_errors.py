@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, task, task_group
-from airflow.sdk.definitions._internal.contextmanager import TaskGroupContext
 from airflow.serialization.serialized_objects import DagSerialization
 
-from deferred_expand import DeferredExpandOperator, DefinitionError
+from deferred_expand import DefinitionError
 from deferred_expand.operators.graph import StreamHeadCounted
 from deferred_expand.operators.mapped import StreamDecoratedMappedOperator, StreamMappedOperator
 from tests.e2e import sources
 from tests.e2e.operators import EchoOperator, StartsFromTriggerOperator
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def dag() -> Iterator[DAG]:
-    with DAG("my_dag", schedule=None) as dag, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Task .* was never mapped")
-        yield dag
-    TaskGroupContext._context.clear()  # a group that was refused is still open
-
-
-def stream(task_id: str = "users", **arguments: Any) -> DeferredExpandOperator:
-    given: dict[str, Any] = {"source": sources.numbers, "source_kwargs": {"count": 3}, **arguments}
-    return DeferredExpandOperator(task_id=task_id, **given)
+from tests.unit.graphs import stream
 
 
 @pytest.mark.parametrize(

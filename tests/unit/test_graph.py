@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Label, TaskGroup, XComArg, chain, task, task_group
-from airflow.sdk.definitions._internal.contextmanager import TaskGroupContext
 from airflow.serialization.serialized_objects import DagSerialization
 
 from deferred_expand import DeferredExpandOperator, DefinitionError
 from deferred_expand.operators.graph import StreamHeadCounted
 from tests.e2e import sources
 from tests.e2e.operators import EchoOperator
+from tests.unit.graphs import edges, expand, stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
-@pytest.fixture
-def dag() -> Iterator[DAG]:
-    with DAG("my_dag", schedule=None) as dag, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Task .* was never mapped")
-        yield dag
-    TaskGroupContext._context.clear()  # a group that was refused is still open
-
-
-def stream(task_id: str = "users", **arguments: Any) -> DeferredExpandOperator:
-    given: dict[str, Any] = {"source": sources.numbers, "source_kwargs": {"count": 3}, **arguments}
-    return DeferredExpandOperator(task_id=task_id, **given)
-
-
-def expand(task_id: str, over: Any) -> Any:
-    return EchoOperator.partial(task_id=task_id).expand(value=over)
-
-
-def edges(dag: DAG) -> set[str]:
-    """As the scheduler sees them."""
-    dag.resolve_template_files()
-    read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
-    return {f"{task.task_id} > {other}" for task in read.tasks for other in task.downstream_task_ids}
+    from collections.abc import Callable
 
 
 @task

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, task
 from airflow.serialization.serialized_objects import DagSerialization
 
-from deferred_expand import DeferredExpandOperator
 from tests.e2e import sources
 from tests.e2e.operators import EchoOperator
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def dag() -> Iterator[DAG]:
-    with DAG("my_dag", schedule=None) as dag, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Task .* was never mapped")
-        yield dag
-
-
-def stream(task_id: str = "users") -> DeferredExpandOperator:
-    return DeferredExpandOperator(task_id=task_id, source=sources.numbers, source_kwargs={"count": 3})
-
-
-def expand(task_id: str, over: Any) -> Any:
-    return EchoOperator.partial(task_id=task_id).expand(value=over)
-
-
-def edges(dag: DAG) -> set[str]:
-    """As the scheduler sees them."""
-    dag.resolve_template_files()
-    read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
-    return {f"{task.task_id} > {other}" for task in read.tasks for other in task.downstream_task_ids}
+from tests.unit.graphs import edges, expand, stream
 
 
 def length_from(dag: DAG, task_id: str) -> set[str]:
