@@ -77,9 +77,18 @@ def notes(airflow: LocalAirflow, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return tmp_path_factory.mktemp("notes")
 
 
+def start_all(airflow: LocalAirflow, confs: dict[str, dict[str, Any]]) -> dict[str, Run]:
+    """A run of each DAG: what waits in one leaves the processors to the others."""
+    started = {}
+    for dag_id, conf in confs.items():
+        airflow.wait_for_dag(dag_id)
+        started[dag_id] = Run(airflow, dag_id, airflow.trigger(dag_id, conf))
+    return started
+
+
 @pytest.fixture(scope="session")
 def runs(airflow: LocalAirflow, api: PagedApi, notes: Path) -> dict[str, Run]:
-    """A run of each DAG: what waits in one leaves the processors to the others."""
+    """Of DAGs of which a committer may make something else than the other one does."""
     api.fail("breaks", cursor=2, times=2)
     confs: dict[str, dict[str, Any]] = {
         "classic": {"url": api.url("classic")},
@@ -94,12 +103,6 @@ def runs(airflow: LocalAirflow, api: PagedApi, notes: Path) -> dict[str, Run]:
         "bad_item": {"notes": str(notes / "bad_item")},
         "blocking": {},
         "too_long": {},
-        "http_links": {},
-        "http_tokens": {},
-        "http_lambda": {},
-        "transfer": {},
-        "trigger_source": {},
-        "skips": {},
         "shaped": {},
         "nothing_left": {},
         "skips_one": {},
@@ -107,6 +110,24 @@ def runs(airflow: LocalAirflow, api: PagedApi, notes: Path) -> dict[str, Run]:
         "only_read": {},
         "parent_fails": {},
         "search": {},
+    }
+    return start_all(airflow, confs)
+
+
+@pytest.fixture(scope="session")
+def source_runs(airflow: LocalAirflow, api: PagedApi) -> dict[str, Run]:
+    """Of providers' operators and of the examples: what a source gives is the same to both committers."""
+    make_connections(airflow, api)
+    api.fail("http_links", cursor=1, times=2, how="429")
+    api.fail("http_links", cursor=3, times=1, how="broken")
+    api.fail("users", cursor=1, times=1, how="503")
+    confs: dict[str, dict[str, Any]] = {
+        "http_links": {},
+        "http_tokens": {},
+        "http_lambda": {},
+        "transfer": {},
+        "trigger_source": {},
+        "skips": {},
         "example_http_pages": {},
         "example_msgraph_users": {},
         "example_shaped_stream": {},
@@ -117,12 +138,4 @@ def runs(airflow: LocalAirflow, api: PagedApi, notes: Path) -> dict[str, Run]:
         "example_stream_pages": {"url": api.url("example_stream_pages")},
         "example_stream_files": {"folder": str(ROOT / "example_dags"), "pattern": "*.py"},
     }
-    make_connections(airflow, api)
-    api.fail("http_links", cursor=1, times=2, how="429")
-    api.fail("http_links", cursor=3, times=1, how="broken")
-    api.fail("users", cursor=1, times=1, how="503")
-    started = {}
-    for dag_id, conf in confs.items():
-        airflow.wait_for_dag(dag_id)
-        started[dag_id] = Run(airflow, dag_id, airflow.trigger(dag_id, conf))
-    return started
+    return start_all(airflow, confs)

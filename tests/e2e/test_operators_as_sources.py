@@ -1,8 +1,12 @@
-"""Real providers' operators and triggers, streamed hop by hop, on a real Airflow."""
+"""Real providers' operators and triggers, and the examples, on a real Airflow."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.runs import ROOT
 
 if TYPE_CHECKING:
     from tests.e2e.runs import Run
@@ -10,9 +14,13 @@ if TYPE_CHECKING:
 
 Runs = dict[str, "Run"]
 
+pytestmark = pytest.mark.parametrize(
+    "airflow", ["expander", pytest.param("callback", marks=pytest.mark.long)], indirect=True
+)
 
-def test_http_operator_pages_by_link_through_hiccups(runs: Runs, api: PagedApi) -> None:
-    run = runs["http_links"]
+
+def test_http_operator_pages_by_link_through_hiccups(source_runs: Runs, api: PagedApi) -> None:
+    run = source_runs["http_links"]
     assert run.wait() == "success"
     assert run.result() == list(range(10))
     assert api.cursors("http_links") == [0, 1, 1, 1, 2, 3, 3, 4], "only what failed is asked for again"
@@ -22,16 +30,16 @@ def test_http_operator_pages_by_link_through_hiccups(runs: Runs, api: PagedApi) 
     assert {one.query["size"] for one in api.requests["http_links"]} == {"2"}
 
 
-def test_http_operator_pages_by_token(runs: Runs, api: PagedApi) -> None:
-    run = runs["http_tokens"]
+def test_http_operator_pages_by_token(source_runs: Runs, api: PagedApi) -> None:
+    run = source_runs["http_tokens"]
     assert run.wait() == "success"
     assert run.result() == [0, 1, 2, 3]
     assert run.walked_once(api.cursors("http_tokens")) == [0, 1, 2, 3]
     assert "run in the triggerer" in run.log("stream")
 
 
-def test_what_only_the_dag_file_has_runs_on_the_worker(runs: Runs, api: PagedApi) -> None:
-    run = runs["http_lambda"]
+def test_what_only_the_dag_file_has_runs_on_the_worker(source_runs: Runs, api: PagedApi) -> None:
+    run = source_runs["http_lambda"]
     assert run.wait() == "success"
     assert run.result() == [100, 101, 102, 103, 104, 105]
     assert api.cursors("http_lambda") == [0, 1, 2]
@@ -40,8 +48,8 @@ def test_what_only_the_dag_file_has_runs_on_the_worker(runs: Runs, api: PagedApi
     )
 
 
-def test_pages_of_rows(runs: Runs) -> None:
-    run = runs["transfer"]
+def test_pages_of_rows(source_runs: Runs) -> None:
+    run = source_runs["transfer"]
     assert run.wait() == "success"
     assert run.result() == [
         [[0, "no. 0"], [1, "no. 1"], [2, "no. 2"]],
@@ -50,27 +58,27 @@ def test_pages_of_rows(runs: Runs) -> None:
     ]
 
 
-def test_a_trigger_is_a_source(runs: Runs) -> None:
-    run = runs["trigger_source"]
+def test_a_trigger_is_a_source(source_runs: Runs) -> None:
+    run = source_runs["trigger_source"]
     assert run.wait() == "success"
     assert run.result() == [0, 1, 2]
 
 
-def test_an_operator_that_skips_skips_the_mapped_task(runs: Runs) -> None:
-    run = runs["skips"]
+def test_an_operator_that_skips_skips_the_mapped_task(source_runs: Runs) -> None:
+    run = source_runs["skips"]
     assert run.wait() == "success"
     assert run.states("echo") == ["skipped"]
     assert run.states("collect") == ["skipped"]
 
 
-def test_example_http_pages(runs: Runs) -> None:
-    run = runs["example_http_pages"]
+def test_example_http_pages(source_runs: Runs) -> None:
+    run = source_runs["example_http_pages"]
     assert run.wait() == "success"
     assert run.states("ship") == ["success"] * 7
 
 
-def test_example_msgraph_users(runs: Runs, api: PagedApi) -> None:
-    run = runs["example_msgraph_users"]
+def test_example_msgraph_users(source_runs: Runs, api: PagedApi) -> None:
+    run = source_runs["example_msgraph_users"]
     assert run.wait() == "success"
     labels = [ti["rendered_map_index"] for ti in run.instances("greet")[1:]]
     assert labels == [f"User {n}" for n in range(6)]
@@ -80,7 +88,35 @@ def test_example_msgraph_users(runs: Runs, api: PagedApi) -> None:
     assert {one.headers["Authorization"] for one in asked} == {"Bearer a token"}
 
 
-def test_example_list_bucket(runs: Runs) -> None:
-    run = runs["example_list_bucket"]
+def test_example_list_bucket(source_runs: Runs) -> None:
+    run = source_runs["example_list_bucket"]
     assert run.wait() == "success"
     assert run.states("load") == ["success"] * 7
+
+
+def test_example_stream_pages(source_runs: Runs) -> None:
+    run = source_runs["example_stream_pages"]
+    assert run.wait() == "success"
+    assert run.result("report") == 6
+
+
+def test_example_stream_files(source_runs: Runs) -> None:
+    run = source_runs["example_stream_files"]
+    assert run.wait() == "success"
+    files = sorted(str(path) for path in (ROOT / "example_dags").rglob("*.py"))
+    assert [ti["rendered_map_index"] for ti in run.instances("count_bytes")[1:]] == files
+
+
+def test_the_examples(source_runs: Runs) -> None:
+    shaped = source_runs["example_shaped_stream"]
+    assert shaped.wait() == "success"
+    assert len(shaped.states("ship")) == 1 + 6
+    assert len(shaped.states("check")) == 1 + 2
+    assert shaped.result("report") == 450.0
+    zipped = source_runs["example_zip_streams"]
+    assert zipped.wait() == "success"
+    assert zipped.states("load") == ["success"] * (1 + 4), "five trucks, four orders"
+    search = source_runs["example_random_search"]
+    assert search.wait() == "success"
+    assert search.states("sell_at") == ["success"] * (1 + 3)
+    assert source_runs["example_back_pressure"].wait() == "success"

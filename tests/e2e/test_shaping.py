@@ -107,18 +107,3 @@ def test_nobody_wants_it_any_more(airflow: LocalAirflow, tmp_path: Path, how: st
     given = notes.with_suffix(".open").read_text()
     assert run.wait() == state
     assert notes.with_suffix(".open").read_text() == given
-
-
-def test_the_examples(runs: Runs) -> None:
-    shaped = runs["example_shaped_stream"]
-    assert shaped.wait() == "success"
-    assert len(shaped.states("ship")) == 1 + 6
-    assert len(shaped.states("check")) == 1 + 2
-    assert shaped.result("report") == 450.0
-    zipped = runs["example_zip_streams"]
-    assert zipped.wait() == "success"
-    assert zipped.states("load") == ["success"] * (1 + 4), "five trucks, four orders"
-    search = runs["example_random_search"]
-    assert search.wait() == "success"
-    assert search.states("sell_at") == ["success"] * (1 + 3)
-    assert runs["example_back_pressure"].wait() == "success"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.e2e.cluster import Cluster, start, wait_for_successes
-from tests.e2e.runs import MAX_MAP_LENGTH, ROOT, Run
+from tests.e2e.runs import MAX_MAP_LENGTH, Run
 
 if TYPE_CHECKING:
     from deferred_expand.testing.local_airflow import LocalAirflow
@@ -143,19 +143,6 @@ def test_too_many_items_name_the_setting_and_the_way_on(runs: Runs) -> None:
     assert "raise the setting on the API servers and triggerers" in log
     assert "let the source give more per item" in log
     assert MAX_MAP_LENGTH < 71
-
-
-def test_example_stream_pages(runs: Runs) -> None:
-    run = runs["example_stream_pages"]
-    assert run.wait() == "success"
-    assert run.result("report") == 6
-
-
-def test_example_stream_files(runs: Runs) -> None:
-    run = runs["example_stream_files"]
-    assert run.wait() == "success"
-    files = sorted(str(path) for path in (ROOT / "example_dags").rglob("*.py"))
-    assert [ti["rendered_map_index"] for ti in run.instances("count_bytes")[1:]] == files
 
 
 def as_text(value: str) -> str:
