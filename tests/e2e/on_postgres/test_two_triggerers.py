@@ -121,7 +121,10 @@ def test_a_triggerer_dies_while_the_walk_is_held_back(cluster: LocalAirflow, tmp
         gate.touch()
         assert run.wait() == "success"
         assert run.result() == list(range(6))
-        assert api.cursors("held_back") == list(range(6))
+        asked = api.cursors("held_back")
+        assert sorted(set(asked)) == list(range(6))
+        # Two triggerers that start at once may be late with a beat, and Airflow moves the trigger again.
+        assert asked.count(0) == asked.count(1) == 1, "what is committed is not asked for again"
         early = [one.cursor for one in api.requests["held_back"] if one.at < opened_at]
         assert early == [0, 1], "the source is left alone until items are finished"
 
