@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deferred_expand.committing.store import StreamStore
+from deferred_expand.exceptions import MapLengthExceeded
 from deferred_expand.plugin.commit import Committed, commit_announced
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import Announcement, BatchEvent
@@ -77,3 +78,15 @@ def test_a_stream_ends_when_the_schedulers_pass_over_it_is_over(airflow: MemoryA
     ended = commit(airflow, may_end=True)
     assert ended is not None
     assert ended.after.ended
+
+
+def test_a_stream_may_have_as_many_instances_as_airflow_allows_and_no_more(
+    airflow: MemoryAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "4")  # the head counts, too
+    announce("here", 3)
+    commit(airflow, may_end=True)
+    assert len(airflow.tables.instances) == 4
+    announce("here", 3, 1)
+    with pytest.raises(MapLengthExceeded):
+        commit(airflow, may_end=True)
