@@ -83,8 +83,6 @@ class WalkRegistry:
         finally:
             entry.triggers -= 1
             entry.idle_since = loop.time()
-            if self._entries.get(key) is not entry:
-                await entry.walk.close()
 
     async def _watch(self, key: Hashable, entry: _Entry, idle_timeout: float) -> None:
         """As long as the entry is there: a task that begins when a loop ends would never run."""

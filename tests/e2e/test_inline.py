@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +31,7 @@ def api() -> Iterator[PagedApi]:
 
 @pytest.fixture(scope="module")
 def inline(api: PagedApi, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What ``dag.test()`` gave for each DAG, in a database of its own: no scheduler takes part."""
+    """What ``dag.test()`` gave for each DAG, in databases of their own: no scheduler takes part."""
     api.fail("breaks_inline", cursor=2, times=2)
     notes = tmp_path_factory.mktemp("inline")
     confs = {
@@ -50,11 +52,17 @@ def inline(api: PagedApi, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "parent_fails": {},
         "search": {},
     }
+    arguments = [(dag_id, json.dumps(conf)) for dag_id, conf in confs.items()]
+    with ThreadPoolExecutor() as pool:
+        halves = list(pool.map(run_inline, (arguments[::2], arguments[1::2])))
+    return {**halves[0], **halves[1]}
+
+
+def run_inline(arguments: list[tuple[str, str]]) -> dict[str, dict[str, Any]]:
     airflow = LocalAirflow(ROOT / "tests/e2e/dags", python_path=[ROOT], config=CONFIG)
     airflow.migrate()
-    arguments = [text for dag_id, conf in confs.items() for text in (dag_id, json.dumps(conf))]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.run_inline", *arguments],
+        [sys.executable, "-m", "tests.e2e.run_inline", *chain.from_iterable(arguments)],
         env=airflow.env,
         cwd=ROOT,
         capture_output=True,

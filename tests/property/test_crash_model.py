@@ -14,6 +14,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -208,13 +209,13 @@ class Stream(StreamProcesses, RuleBasedStateMachine):
         finally:
             self.close()
 
-    def finish(self) -> None:
+    def finish(self, pace: float = 0.1) -> None:
         """Nothing breaks any more; passes of the scheduler still lie across commits."""
         self.source.breaks.clear()
         triggerer = self.triggerers[-1]
         for number in range(FINISH):
             self.load_triggers(triggerer)
-            triggerer.go_on(12, 0.1)
+            triggerer.go_on(12, pace)
             if not self.ends_at_worker:
                 triggerer.look()
             if triggerer.events:
@@ -243,3 +244,18 @@ class Stream(StreamProcesses, RuleBasedStateMachine):
 
 TestStream = Stream.TestCase
 TestStream.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("passes_last", range(1, 10))
+def test_passes_of_any_length_lie_across_the_commits_of_a_stream_that_nothing_disturbs(
+    passes_last: int,
+) -> None:
+    """It grows in one pass after the other, more slowly than the model's streams do in the end."""
+    stream = Stream()
+    try:
+        stream.begin(
+            pages=6, size=2, delay=0.4, takes_cursor=True, ends_at_worker=False, passes_last=passes_last
+        )
+        stream.finish(pace=0.02)
+    finally:
+        stream.close()

@@ -8,7 +8,7 @@ import pytest
 
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import MapLengthExceeded
-from deferred_expand.plugin.commit import Committed, commit_announced
+from deferred_expand.plugin.commit import Committed, commit_announced, restore_removed
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import Announcement, BatchEvent
 from deferred_expand.streams.page import START
@@ -90,3 +90,30 @@ def test_a_stream_may_have_as_many_instances_as_airflow_allows_and_no_more(
     announce("here", 3, 1)
     with pytest.raises(MapLengthExceeded):
         commit(airflow, may_end=True)
+
+
+def test_who_announces_what_another_walk_has_given_is_noted(airflow: MemoryAirflow) -> None:
+    """So that what it has staged is deleted at the end."""
+    announce("here", 3)
+    commit(airflow, may_end=True)
+    event = BatchEvent("s", "late", 0, (2, 2), START)
+    STORE.announce(Announcement("here", "users", 0.0, event))
+    assert commit(airflow, may_end=True) is None
+    log = STORE.read_log()
+    assert log is not None
+    assert (log.items, log.left) == (3, ((0, "late"),))
+
+
+def test_items_that_became_removed_although_committed_come_back(airflow: MemoryAirflow) -> None:
+    announce("here", 3)
+    commit(airflow, may_end=True)
+    tables = airflow.tables
+    tables.lengths["users"] = 1
+    tables.instances |= {("insert", 1): "success", ("insert", 2): "removed", ("insert", 3): "removed"}
+    tables.instances["insert", 4] = "removed"  # of an earlier, longer stream
+    with MemoryDatabase(airflow).create_session() as session:
+        (head,) = announced_heads("insert", session, HERE, "deferred_expand.announcement")
+        records: Any = MemoryRecords(session, head, None, lambda: None)
+        assert restore_removed(records, head) == 2
+    assert [tables.instances["insert", index] for index in (1, 2, 3, 4)] == ["success", None, None, "removed"]
+    assert tables.lengths == {"users": 4}, "or the scheduler would remove them again"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,13 +19,19 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from deferred_expand.airflow_internals.heads import Head
 from deferred_expand.committing.board import CommitBoard
+from deferred_expand.committing.store import StreamStore
+from deferred_expand.plugin import expander as expander_module
 from deferred_expand.plugin.commit import Committed
 from deferred_expand.plugin.expander import Expander
 from deferred_expand.plugin.telemetry import report_commit
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import Announcement, BatchEvent
 from deferred_expand.streams.page import START
+from deferred_expand.streams.ref import StreamRef
 from deferred_expand.testing.local_airflow import wait_until
+from tests import memory_database
+from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
+from tests.memory_database import MemoryDatabase, MemoryRecords
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,3 +97,52 @@ def test_each_committed_batch_has_a_span_in_the_runs_trace() -> None:
     assert [(span.attributes or {})["deferred_expand.items"] for span in spans] == [3, 2]
     assert {f"{span.context.trace_id:032x}" for span in spans} == {"0123456789abcdef0123456789abcdef"}
     assert {span.start_time for span in spans} == {1_700_000_000_000_000_000}
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch) -> MemoryAirflow:
+    """With an open stream of three items, announced to ``"here"``, whose head waits for triggerer 1."""
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    monkeypatch.setattr(expander_module, "dag_cache", lambda: None)
+    monkeypatch.setattr(expander_module, "create_session", MemoryDatabase(airflow).create_session)
+    monkeypatch.setattr(expander_module, "StreamRecords", MemoryRecords)
+    for name in ("announced_heads", "heads_with_removed_items"):
+        monkeypatch.setattr(expander_module, name, partial(getattr(memory_database, name), "insert"))
+    tables = airflow.tables
+    tables.instances["insert", 0], tables.head.trigger_id, tables.triggers[7] = "deferred", 7, 1
+    return airflow
+
+
+def open_stream(expander: Expander, board: CommitBoard, *, ended: bool) -> StreamStore:
+    store = StreamStore(StreamRef(DAG_ID, RUN_ID, "users", "insert"))
+    store.write_log(CommitLog("s"), mapped_length=1)
+    event = BatchEvent("s", "w", 0, (3,), START, ended=ended)
+    store.announce(Announcement(board.id, "users", 0.0, event))
+    expander._look()
+    return store
+
+
+def test_the_end_is_tried_again_until_a_pass_of_the_scheduler_is_over(airflow: MemoryAirflow) -> None:
+    board = CommitBoard()
+    expander = Expander(1, board)
+    store = open_stream(expander, board, ended=True)
+    for _ in range(3):  # nothing new is announced, and no pass is over
+        expander._look()
+        log = store.read_log()
+        assert log is not None
+        assert (log.items, log.ended) == (3, False)
+    airflow.tables.last_scheduling_decision += timedelta(seconds=1)
+    expander._look()
+    log = store.read_log()
+    assert log is not None
+    assert log.ended
+
+
+def test_removed_items_come_back_though_nothing_new_is_announced(airflow: MemoryAirflow) -> None:
+    board = CommitBoard()
+    expander = Expander(1, board)
+    open_stream(expander, board, ended=False)
+    airflow.tables.instances["insert", 2] = "removed"
+    expander._look()
+    assert airflow.tables.instances["insert", 2] is None

@@ -135,12 +135,39 @@ async def test_a_failed_sources_last_batches_are_committed_before_a_worker_is_as
     walk = make_walk(source, MemoryStager(), Checkpoint("s"))
     walk.start()
     async with expander.at_work():
-        assert await expander.handover().run(walk) is None
+        assert await asyncio.wait_for(expander.handover(patience=math.inf).run(walk), 5) is None
     event = await walk.batches()
     assert event.failure is not None
     assert event.counts == ()
     assert expander.log is not None
-    assert expander.log.items == 9
+    assert (expander.log.items, expander.log.failure) == (9, None), "to note a failure is the worker's"
+    await walk.close()
+
+
+async def test_an_announcement_that_another_one_wrote_over_is_made_again() -> None:
+    expander = MemoryExpander()
+    walk = make_walk(PagedNumbers(), MemoryStager(), Checkpoint("s"))
+    walk.start()
+    handing_over = asyncio.create_task(expander.handover(patience=math.inf).run(walk))
+    await asyncio.sleep(1)
+    assert expander.announced is not None
+    assert expander.announced.event.ended
+    expander.announced = None
+    async with expander.at_work():
+        log = await asyncio.wait_for(handing_over, 5)
+    assert log is not None
+    assert log.items == 12
+    await walk.close()
+
+
+async def test_a_stream_without_items_ends() -> None:
+    expander = MemoryExpander()
+    walk = make_walk(PagedNumbers(pages=0), MemoryStager(), Checkpoint("s"))
+    walk.start()
+    async with expander.at_work():
+        log = await asyncio.wait_for(expander.handover(patience=math.inf).run(walk), 5)
+    assert log is not None
+    assert (log.items, log.ended) == (0, True)
     await walk.close()
 
 

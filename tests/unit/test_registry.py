@@ -56,7 +56,7 @@ async def test_the_walk_goes_on_between_two_triggers() -> None:
 async def test_a_walk_nobody_asks_for_is_closed_after_the_idle_timeout() -> None:
     streams = Streams(pages=1000, delay=1)
     async with streams.hold(idle_timeout=10):
-        pass
+        await asyncio.sleep(30)
     await asyncio.sleep(9)
     assert len(streams.registry) == 1
     await asyncio.sleep(2)

@@ -280,6 +280,26 @@ def test_a_head_that_was_deferred_anew_is_another_one(engine: Engine) -> None:
             assert (_records(session, head).lock(HERE) is not None) == (head is HEAD)
 
 
+def test_a_mapped_length_never_becomes_less(engine: Engine) -> None:
+    fill(engine, waiting(lengths={"users": 3}))
+    for length, expected in ((2, 3), (5, 5)):
+        with Session(engine) as session:
+            records = _records(session)
+            records.lock(HERE)
+            records.grow("users", length)
+            session.commit()
+        assert contents(engine)[2] == {"users": expected}
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("held", [TaskInstance, Trigger])
+def test_a_stream_whose_rows_another_one_holds_is_left_for_later(engine: Engine, held: Any) -> None:
+    fill(engine, waiting())
+    with Session(engine) as other, Session(engine) as session:
+        other.execute(select(held.id).with_for_update())
+        assert _records(session).lock(HERE) is None, "an error, had it waited"
+
+
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 def test_what_a_transaction_has_not_committed_nobody_sees_and_nobody_overtakes(engine: Engine) -> None:
     """SQLite has one lock for all."""
