@@ -32,6 +32,7 @@ class StreamDefinition:
     :param steps: that shape the items where the stream is walked.
     :param item_steps: maps that are applied where an item is read.
     :param retry: what hiccups may cost; ``None``: they count as any other error.
+    :param fail_fast: the DAG's: the first item that fails ends the stream.
 
     The rest is as :class:`~deferred_expand.DeferredExpandOperator` says.
     """
@@ -52,6 +53,7 @@ class StreamDefinition:
     max_pending: int | None
     rate_limit: float | None
     max_items: int | None
+    fail_fast: bool
 
     def ref(self, run_id: str) -> StreamRef:
         return StreamRef(self.dag_id, run_id, self.task_id, self.mapped_task_id)

@@ -17,6 +17,7 @@ Every error this package raises, in one tree.
     │   └── ItemTooLarge
     ├── StagingFailed              the XCom backend raised, and ``source_retries`` are used up
     ├── CursorNotSerializable      a page's cursor is not JSON
+    ├── ItemFailedFast             an item failed, in a DAG with ``fail_fast``
     ├── ResultsAwaited             in ``dag.test()``, a loop lets its items run first
     └── StreamError                the stream's own records do not fit together
         ├── ItemNotFound           no batch holds the item any more
@@ -65,6 +66,12 @@ class CursorStuck(SourceError):
 
 class SourceShrank(SourceError):
     """The source, opened again, ended before the items already committed were passed over."""
+
+
+class ItemFailedFast(DeferredExpandError):
+    """An item of the stream failed, and its DAG is to fail fast: nobody shall try again."""
+
+    outcome = "fail"
 
 
 class ResultsAwaited(DeferredExpandError):

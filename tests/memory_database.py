@@ -17,7 +17,7 @@ from deferred_expand.airflow_internals.heads import Head
 from tests.memory_airflow import DAG_ID, EPOCH, RUN_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from tests.memory_airflow import MemoryAirflow
 
@@ -119,6 +119,15 @@ class MemoryRecords:
     def label_head(self, label: str) -> None:
         self._session.statement()
 
+    def fail_skipped_head(self, label: str) -> bool:
+        self._session.statement()
+        place = (self._head.task_id, self._head.map_index)
+        is_it = self._session.airflow.tables.head.id == self._head.id
+        if not is_it or self._session.instances[place] != "skipped":
+            return False
+        self._session.set_state(place, "failed")
+        return True
+
     def exhausted_pool(self) -> str | None:
         return None
 
@@ -161,6 +170,13 @@ def heads_with_removed_items(task_id: str, session: MemorySession, triggerer_id:
         return set()
     items = [state for (task, index), state in session.instances.items() if task == task_id and index > 0]
     return {session.airflow.tables.head.id} if "removed" in items else set()
+
+
+def states_of(task_id: str, session: MemorySession, ids: Collection[Any]) -> dict[Any, str | None]:
+    """:param task_id: of the mapped task."""
+    session.statement()
+    head = session.airflow.tables.head
+    return {head.id: session.instances[task_id, 0]} if head.id in ids else {}
 
 
 def _is_deferred_in(triggerer_id: int, task_id: str, session: MemorySession) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import aliased
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from sqlalchemy import Select
@@ -76,6 +77,12 @@ def heads_with_removed_items(session: Session, triggerer_id: int) -> set[Any]:
             .distinct()
         )
     )
+
+
+def states_of(session: Session, ids: Collection[Any]) -> dict[Any, str | None]:
+    """The states of those of these instances that are still there."""
+    found = session.execute(select(TaskInstance.id, TaskInstance.state).where(TaskInstance.id.in_(ids)))
+    return {row.id: row.state for row in found}
 
 
 def _deferred_in(triggerer_id: int, *columns: Any) -> Select[Any]:

@@ -146,6 +146,17 @@ class StreamRecords:
             .execution_options(synchronize_session=False)
         )
 
+    def fail_skipped_head(self, label: str) -> bool:
+        """:return: whether the head was skipped; it is not tried again."""
+        bound_waits(self._session)
+        failed = self._session.execute(
+            update(TaskInstance)
+            .where(TaskInstance.id == self._head.id, TaskInstance.state == "skipped")
+            .values(state="failed", _rendered_map_index=label[:LONGEST_LABEL])
+            .execution_options(synchronize_session=False)
+        )
+        return bool(failed.rowcount)  # type: ignore[attr-defined]
+
     def exhausted_pool(self) -> str | None:
         """The pool that the deferred head leaves no place in for an item, if it is one that counts it."""
         return self._session.scalar(

@@ -293,6 +293,7 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
             max_pending=self.max_pending,
             rate_limit=self.rate_limit,
             max_items=self.max_items,
+            fail_fast=self.dag.fail_fast,
         )
 
     def function_at(self, step: int | None) -> Callable[..., Any]:

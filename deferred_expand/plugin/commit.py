@@ -118,6 +118,24 @@ def restore_removed(records: StreamRecords, head: Head) -> int:
     return records.restore_removed(log.items)
 
 
+def fail_if_left_open(records: StreamRecords, head: Head) -> CommitLog | None:
+    """
+    Fail a head that Airflow has skipped although its stream is open.
+
+    It skips what is unfinished when a run fails fast or takes too long (airflow/models/taskinstance.py,
+    ``_stop_remaining_tasks``; models/dagrun.py, ``update_state``). Whoever clears what has failed would
+    let a skipped one be, and the run end well without the items that are missing.
+
+    :return: the log of the stream; ``None``: there was nothing to do.
+    """
+    value = records.read(ANNOUNCEMENT_KEY, head.task_id, head.map_index)
+    log = _read_log(records, Announcement.from_json(value)) if value else None
+    if log is None or log.ended or log.failure is not None:
+        return None
+    label = f"{log.describe()}; Airflow skipped it (fail_fast or a time-out): clear it to go on"
+    return log if records.fail_skipped_head(label) else None
+
+
 def _read_log(records: StreamRecords, announcement: Announcement) -> CommitLog | None:
     value = records.read(LOG_KEY, announcement.task_id, -1)
     return CommitLog.from_json(value) if value else None

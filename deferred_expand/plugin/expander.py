@@ -8,11 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from deferred_expand.airflow_internals.heads import announced_heads, heads_with_removed_items
+from deferred_expand.airflow_internals.comms import ENDED_STATES
+from deferred_expand.airflow_internals.heads import announced_heads, heads_with_removed_items, states_of
 from deferred_expand.airflow_internals.locks import is_busy
 from deferred_expand.airflow_internals.metadata import StreamRecords, create_session, dag_cache
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY
-from deferred_expand.plugin.commit import Committed, commit_announced, restore_removed
+from deferred_expand.plugin.commit import Committed, commit_announced, fail_if_left_open, restore_removed
 from deferred_expand.plugin.passes import SchedulerPasses
 from deferred_expand.plugin.telemetry import report_commit, report_pending
 from deferred_expand.streams.ref import StreamRef
@@ -46,6 +47,7 @@ class Expander:
         self._triggerer_id = triggerer_id
         self._board = board
         self._dags = dag_cache()
+        self._heads: dict[Any, Head] = {}  # that have waited here, and are not known to be finished
         self._done: dict[Any, datetime] = {}  # head -> its announcement that needs nothing more
         self._resting: dict[Any, float] = {}  # head -> until when
         self._told: dict[Any, str] = {}  # what could not be done -> the last error logged of it
@@ -90,6 +92,11 @@ class Expander:
         with create_session(scoped=False) as session:
             heads = announced_heads(session, self._triggerer_id, ANNOUNCEMENT_KEY)
             damaged = heads_with_removed_items(session, self._triggerer_id) if heads else set()
+            gone = self._heads.keys() - {head.id for head in heads}
+            states = states_of(session, gone) if gone else {}
+        self._heads.update((head.id, head) for head in heads)
+        for head_id in gone:
+            self._let_go(self._heads[head_id], states.get(head_id, "removed"))
         self._forget_all_but({head.id for head in heads})
         for head in heads:
             if self._stopping.is_set():
@@ -114,6 +121,22 @@ class Expander:
             return
         self._board.note_commit(StreamRef(head.dag_id, head.run_id, "", head.task_id).board_name)
         self._report(report_commit, head, committed, time.monotonic() - started)
+
+    def _let_go(self, head: Head, state: str | None) -> None:
+        """:param state: of a head that does not wait here any more."""
+        try:
+            if state == "skipped":
+                with create_session(scoped=False) as session:
+                    records = StreamRecords(session, head, self._dags, self._board.beat)
+                    left = fail_if_left_open(records, head)
+                if left is not None:
+                    log.warning("Airflow skipped %s; it has failed: %s", _name(head), left.describe())
+        except Exception as error:
+            if not is_busy(error):
+                self._tell_once(head.id, f"cannot fail {_name(head)}, which Airflow skipped", error)
+            return  # asked again with the next look
+        if state in ENDED_STATES:
+            del self._heads[head.id]
 
     def _commit(self, head: Head, damaged: bool) -> Committed | None:
         with create_session(scoped=False) as session:

@@ -40,6 +40,8 @@ class CommitLog:
     :param left: walks that the stream has gone on without.
     :param ended: the source has given its last item.
     :param failure: why the source could not go on, and in which try of the stream head.
+    :param failed_before: the last try of the stream head, and how many items had failed when it began;
+        only kept where the first that fails ends the stream.
     """
 
     stream: str
@@ -52,6 +54,7 @@ class CommitLog:
     ended: bool = False
     failure: Failure | None = None
     failed_try: int | None = None
+    failed_before: tuple[int, int] | None = None
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -72,6 +75,7 @@ class CommitLog:
             "position": self.position.to_json(),
             "index": [page_to_json(page) for page in self.index],
             "left": page_to_json(self.left),
+            "failed_before": list(self.failed_before) if self.failed_before else None,
         }
 
     @classmethod
@@ -82,6 +86,7 @@ class CommitLog:
         fields["index"] = tuple(page_from_json(page) for page in data["index"])
         fields["left"] = page_from_json(data["left"])
         fields["failure"] = Failure(**data["failure"]) if data["failure"] else None
+        fields["failed_before"] = tuple(data.get("failed_before") or ()) or None
         return cls(**fields)
 
 

@@ -22,12 +22,14 @@ class Expansion:
     :param stream: which opening; where it goes on stands in its commit log.
     :param for_head: the mapped task's stream head waits for the batches; otherwise the unmapped
         task itself does, as it must when it runs again.
+    :param failed_before: how many items had failed when this try of the head began.
     """
 
     definition: StreamDefinition
     run_id: str
     stream: str
     for_head: bool
+    failed_before: int = 0
 
     @property
     def ref(self) -> StreamRef:
@@ -45,4 +47,4 @@ class Expansion:
     def from_json(cls, data: dict[str, Any]) -> Expansion:
         check_version(data, "trigger's arguments", ARGUMENTS_VERSION)
         definition = StreamDefinition.from_json(data["definition"])
-        return cls(definition, data["run_id"], data["stream"], data["for_head"])
+        return cls(definition, data["run_id"], data["stream"], data["for_head"], data["failed_before"])

@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand import settings
@@ -22,12 +23,13 @@ from deferred_expand.committing.store import StreamStore
 from deferred_expand.shaping.pipeline import shape
 from deferred_expand.sources.opening import with_own_outcomes
 from deferred_expand.triggers.calls import call_in_thread
+from deferred_expand.triggers.failing_fast import watch_items
 from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.policy import WalkPolicy
 from deferred_expand.walking.results import FinishedResults
 from deferred_expand.walking.threads import Threads
 from deferred_expand.walking.turns import StagerInTurn, in_turn
-from deferred_expand.walking.walk import Walk
+from deferred_expand.walking.walk import Guard, Walk
 from deferred_expand.walking.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class WalkOpener:
         stager: Stager = XComStager(self._store, checkpoint.stream, policy.max_batch_bytes)
         if self._turn is not None:
             stager = StagerInTurn(stager, self._turn)
-        self._walk = Walk(self._open_source, stager, policy, checkpoint, self._pace())
+        self._walk = Walk(self._open_source, stager, policy, checkpoint, self._pace(), self._guard())
         return self._walk
 
     def results(self, thread: Threads) -> FinishedResults:
@@ -130,6 +132,12 @@ class WalkOpener:
             name=f"source of task {definition.task_id!r} in DAG {definition.dag_id!r}",
             retry=definition.retry,
         )
+
+    def _guard(self) -> Guard | None:
+        expansion = self._expansion
+        if not expansion.definition.fail_fast or not expansion.for_head or is_in_process():
+            return None
+        return partial(watch_items, expansion)
 
     def _pace(self) -> Pace | None:
         definition, ref = self._expansion.definition, self._expansion.ref

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 from uuid import uuid4
 
 from deferred_expand.exceptions import DeferredExpandError, ResultsAwaited, SourceFailed
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Guard: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
 
 
 class WalkClosed(Exception):
@@ -49,6 +50,8 @@ class Walk:
     for more while batches are staged and committed, until ``walk_ahead`` items wait. A third starts
     and ends these two, and awaits nothing else. So what comes out of a source is told from what is
     meant for the walk: only the end of a loop, which cancels all its tasks, cancels this one.
+
+    :param guard: what it raises ends the walk, whatever the source does. It never returns.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Walk:
         policy: WalkPolicy,
         start: Checkpoint,
         pace: Pace | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.stream = start.stream
         self.writer = uuid4().hex[:12]
@@ -65,6 +69,8 @@ class Walk:
         self._stager = stager
         self._policy = policy
         self._pace = pace
+        self._guard = guard
+        self._guarding: asyncio.Task[None] | None = None
         self._first = start.batches
         self._committed = start
         self._staged: deque[_Staged] = deque()
@@ -220,6 +226,8 @@ class Walk:
     async def _pull_and_stage(self) -> bool:
         """:return: whether it came to the end of the source; otherwise it is being closed."""
         staging = self._begin(self._stage_all(), f"staging of {self._policy.name}")
+        if self._guard is not None:
+            self._guarding = self._begin(self._guard(), f"guard of {self._policy.name}")
         failure = await self._pull(staging)
         self._dry = True
         self._source.pulled.set()
@@ -266,11 +274,11 @@ class Walk:
         return task
 
     async def _until_one_ends(self, *parts: asyncio.Task[Any], timeout: float | None = None) -> None:
-        """Or the walk is closed, or the time is over."""
-        ends: set[asyncio.Future[Any]] = {*parts}
-        if self._closing is not None:
-            ends.add(self._closing)
+        """Or the walk is closed, or the time is over; raises what the guard raises."""
+        ends = {part for part in (*parts, self._closing, self._guarding) if part is not None}
         await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if self._guarding is not None and self._guarding.done() and not self._closed:
+            self._guarding.result()
 
     # -- staging ----------------------------------------------------------------------------------
 

@@ -19,9 +19,10 @@ from deferred_expand.airflow_internals.sdk import (
     AirflowSkipException,
 )
 from deferred_expand.committing.store import StreamStore
-from deferred_expand.exceptions import ItemsRemoved, StreamError
+from deferred_expand.exceptions import ItemFailedFast, ItemsRemoved, StreamError
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
-from deferred_expand.streams.events import BatchEvent
+from deferred_expand.streams.events import BatchEvent, Failure
+from deferred_expand.triggers.failing_fast import count_failed, require_no_failed_item
 from deferred_expand.workers.arguments import SourceArguments
 from deferred_expand.workers.opener import error_of
 from deferred_expand.workers.reader import come_back_unless_over
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from deferred_expand.airflow_internals.sdk import BaseTrigger
     from deferred_expand.definition import StreamDefinition
-    from deferred_expand.streams.events import Failure
     from deferred_expand.streams.ref import StreamRef
 
 
@@ -69,11 +69,19 @@ class StreamHeadOperator(SourceArguments):
         log = wait.store.read_log()
         if log is None:
             raise StreamError(f"{wait.ref} is not open: clear {wait.ref.task_id!r} with its downstream")
+        self._go_on(context, wait, self._begin_try(wait, log))
+
+    def _begin_try(self, wait: StreamWait, log: CommitLog) -> CommitLog:
+        """What the log says once an earlier try's failure is forgotten, and its items' failures known."""
+        begun = log
         if log.failure is not None and log.failed_try != wait.try_number:
             self.log.info("A new try: the stream goes on after item %d", log.items)
-            log = replace(log, failure=None, failed_try=None)
-            wait.store.write_log(log)
-        self._go_on(context, wait, log)
+            begun = replace(begun, failure=None, failed_try=None)
+        if self._definition.fail_fast and (log.failed_before or (0, 0))[0] != wait.try_number:
+            begun = replace(begun, failed_before=(wait.try_number, count_failed(wait.ref)))
+        if begun != log:
+            wait.store.write_log(begun)
+        return begun
 
     def commit(self, context: Any, event: dict[str, Any]) -> None:
         """Make the staged batches visible, and let the scheduler create their instances."""
@@ -117,6 +125,8 @@ class StreamHeadOperator(SourceArguments):
     def _go_on(self, context: Any, wait: StreamWait, log: CommitLog) -> None:
         set_map_index_label(context, log.describe())
         if not log.ended and log.failure is None:
+            if self._definition.fail_fast and not is_in_process():
+                self._require_no_failed_item(wait, log)
             return self._take(context, wait, log, wait.go_on(log))
         self._require_all_instances(wait.ref, log)
         if log.failure is not None:
@@ -125,9 +135,16 @@ class StreamHeadOperator(SourceArguments):
         if not log.items:
             raise AirflowSkipException("The source gave no items")
 
+    def _require_no_failed_item(self, wait: StreamWait, log: CommitLog) -> None:
+        _, before = log.failed_before or (0, 0)
+        try:
+            require_no_failed_item(self._definition, wait.ref, before)
+        except ItemFailedFast as error:
+            self._end_as(Failure.of(error), log.items)
+
     def _end_as(self, failure: Failure, items: int) -> None:
         if failure.outcome != "skip":
-            self.log.error("The source failed:\n%s", failure.traceback)
+            self.log.error("The stream failed:\n%s", failure.traceback)
         raise error_of(
             failure,
             f". {items} item(s) are committed and run; clear the instance with map index 0 to go on "

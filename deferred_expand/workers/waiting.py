@@ -47,7 +47,8 @@ class StreamWait:
         """What to defer on after the last commit; or what there is to commit at once."""
         if self._definition.hops_on_worker:
             return self._hops().go_on(log)
-        expansion = Expansion(self._definition, self.run_id, log.stream, self._for_head)
+        _, failed = log.failed_before or (0, 0)
+        expansion = Expansion(self._definition, self.run_id, log.stream, self._for_head, failed)
         return trigger_for(expansion, self._source_kwargs)
 
     def after(self, log: CommitLog, event: dict[str, Any]) -> BaseTrigger | BatchEvent:

@@ -25,7 +25,7 @@ from deferred_expand.plugin.commit import Committed
 from deferred_expand.plugin.expander import Expander
 from deferred_expand.plugin.telemetry import report_commit
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
-from deferred_expand.streams.events import Announcement, BatchEvent
+from deferred_expand.streams.events import Announcement, BatchEvent, Failure
 from deferred_expand.streams.page import START
 from deferred_expand.streams.ref import StreamRef
 from deferred_expand.testing.local_airflow import wait_until
@@ -107,7 +107,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> MemoryAirflow:
     monkeypatch.setattr(expander_module, "dag_cache", lambda: None)
     monkeypatch.setattr(expander_module, "create_session", MemoryDatabase(airflow).create_session)
     monkeypatch.setattr(expander_module, "StreamRecords", MemoryRecords)
-    for name in ("announced_heads", "heads_with_removed_items"):
+    for name in ("announced_heads", "heads_with_removed_items", "states_of"):
         monkeypatch.setattr(expander_module, name, partial(getattr(memory_database, name), "insert"))
     tables = airflow.tables
     tables.instances["insert", 0], tables.head.trigger_id, tables.triggers[7] = "deferred", 7, 1
@@ -146,3 +146,29 @@ def test_removed_items_come_back_though_nothing_new_is_announced(airflow: Memory
     airflow.tables.instances["insert", 2] = "removed"
     expander._look()
     assert airflow.tables.instances["insert", 2] is None
+
+
+@pytest.mark.parametrize(
+    ("log", "state"),
+    [
+        (CommitLog("s", 1, 3, writer="w"), "failed"),
+        (CommitLog("s", 1, 3, writer="w", ended=True), "skipped"),
+        (CommitLog("s", failure=Failure("nothing today", "", "skip")), "skipped"),
+    ],
+)
+def test_a_head_that_airflow_skips_while_its_stream_is_open_has_failed(
+    airflow: MemoryAirflow, log: CommitLog, state: str
+) -> None:
+    """Or a cleared run would end well without the items that are missing."""
+    board = CommitBoard()
+    expander = Expander(1, board)
+    store = open_stream(expander, board, ended=False)
+    tables = airflow.tables
+    tables.instances["insert", 0] = "scheduled"  # a worker is asked
+    expander._look()
+    store.write_log(log)
+    tables.instances["insert", 0] = "skipped"
+    for _ in range(2):
+        expander._look()
+        assert tables.instances["insert", 0] == state
+    assert not expander._heads

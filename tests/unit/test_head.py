@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
 
 import pytest
 import time_machine
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, TaskDeferred
+from airflow.sdk.execution_time.comms import GetTICount
 
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.committing.store import StreamStore
-from deferred_expand.exceptions import StreamError
+from deferred_expand.exceptions import ItemFailedFast, StreamError
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.streams.page import START
+from deferred_expand.triggers import failing_fast
+from deferred_expand.triggers.expansion import Expansion
+from deferred_expand.triggers.failing_fast import watch_items
 from deferred_expand.workers.head import StreamHeadOperator
 from tests.e2e import sources
 from tests.memory_airflow import RUN_ID, MemoryAirflow
+
+if TYPE_CHECKING:
+    from deferred_expand.definition import StreamDefinition
 
 
 def make_stream() -> DeferredExpandOperator:
@@ -70,3 +79,51 @@ def test_it_waits_until_the_last_worker_is_reported(
     with time_machine.travel(NOON, tick=False), pytest.raises(AirflowRescheduleException) as raised:
         head._requeue()
     assert raised.value.reschedule_date == NOON + timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def failing_fast_definition() -> StreamDefinition:
+    with DAG("dag", schedule=None, fail_fast=True):
+        return replace(make_stream().definition, mapped_task_id="insert")
+
+
+def test_a_failed_item_of_a_dag_that_fails_fast_fails_the_head_once(
+    monkeypatch: pytest.MonkeyPatch, failing_fast_definition: StreamDefinition
+) -> None:
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    head = StreamHeadOperator(task_id="head", definition=failing_fast_definition, source_kwargs={"count": 1})
+    StreamStore(failing_fast_definition.ref(RUN_ID)).write_log(CommitLog("s", batches=1, items=3, writer="w"))
+    airflow.tables.instances |= {("users", -1): "success", ("insert", 1): "success", ("insert", 2): None}
+    with pytest.raises(TaskDeferred):
+        head.execute(airflow.context(map_index=0))
+    airflow.tables.instances["insert", 2] = "failed"
+    with pytest.raises(AirflowFailException, match="'insert' in DAG 'dag'.*fail_fast=True.*map index 0"):
+        head.execute(airflow.context(map_index=0))
+    for _ in range(2):  # cleared, it goes on, also when it is resumed in the same try
+        with pytest.raises(TaskDeferred) as deferred:
+            head.execute(airflow.context(map_index=0, try_number=2))
+        assert deferred.value.trigger.expansion["failed_before"] == 1
+    airflow.tables.instances["insert", 3] = "failed"
+    with pytest.raises(AirflowFailException, match=r"1 item\(s\).*fail_fast"):
+        head.execute(airflow.context(map_index=0, try_number=2))
+
+
+@pytest.mark.asyncio
+async def test_items_that_fail_are_seen_while_the_source_is_walked(
+    monkeypatch: pytest.MonkeyPatch, failing_fast_definition: StreamDefinition
+) -> None:
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    monkeypatch.setattr(failing_fast, "ITEMS_INTERVAL", 0.01)
+    airflow.tables.instances |= {("insert", 1): "failed", ("insert", 2): None}
+    expansion = Expansion(failing_fast_definition, RUN_ID, "s", for_head=True, failed_before=1)
+    watching = asyncio.create_task(watch_items(expansion))
+    airflow.tables.instances["insert", 1] = None  # cleared; it fails again later, which is news
+    seen = airflow.requests[GetTICount]
+    while airflow.requests[GetTICount] < seen + 2:  # noqa: ASYNC110 - of the thread that asks
+        await asyncio.sleep(0.01)
+    assert not watching.done()
+    airflow.tables.instances["insert", 1] = "failed"
+    with pytest.raises(ItemFailedFast, match="fail_fast"):
+        await watching

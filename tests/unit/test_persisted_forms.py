@@ -43,6 +43,7 @@ DEFINITION = StreamDefinition(
     max_pending=50,
     rate_limit=2.5,
     max_items=1000,
+    fail_fast=True,
 )
 EVENT = BatchEvent("s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback"))
 FORMS: dict[str, Any] = {
@@ -58,8 +59,9 @@ FORMS: dict[str, Any] = {
         left=((60, "an overtaken one"),),
         failure=EVENT.failure,
         failed_try=2,
+        failed_before=(2, 1),
     ),
-    "expansion": Expansion(DEFINITION, "run", "s", for_head=True),
+    "expansion": Expansion(DEFINITION, "run", "s", for_head=True, failed_before=1),
 }
 
 

@@ -91,6 +91,7 @@ async def walked(task_id: str, source: str = NUMBERS, step: str | None = None) -
         max_pending=None,
         rate_limit=None,
         max_items=None,
+        fail_fast=False,
     )
     StreamStore(definition.ref(RUN_ID)).write_log(CommitLog("s"))
     expansion = Expansion(definition, RUN_ID, "s", for_head=True)

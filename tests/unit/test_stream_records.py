@@ -291,6 +291,16 @@ def test_a_mapped_length_never_becomes_less(engine: Engine) -> None:
         assert contents(engine)[2] == {"users": expected}
 
 
+def test_only_a_skipped_head_is_failed(engine: Engine) -> None:
+    for state, becomes in (("skipped", "failed"), ("success", "success"), ("scheduled", "scheduled")):
+        fill(engine, waiting(instances={(TASK, 0): state, (TASK, 1): "skipped"}))
+        with Session(engine) as session:
+            assert real_heads.states_of(session, [HEAD.id, uuid.uuid4()]) == {HEAD.id: state}
+        with Session(engine) as session, session.begin():
+            assert _records(session).fail_skipped_head("why") == (state == "skipped")
+        assert contents(engine)[1] == {(TASK, 0): becomes, (TASK, 1): "skipped"}
+
+
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("held", [TaskInstance, Trigger])
 def test_a_stream_whose_rows_another_one_holds_is_left_for_later(engine: Engine, held: Any) -> None:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from deferred_expand.exceptions import ItemFailedFast
 from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.streams.page import Page
+from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.retry import SourceRetry
 from deferred_expand.walking.walk import Walk
-from tests.unit.helpers import Bad, MemoryStager, PagedNumbers, make_walk
+from tests.unit.helpers import Bad, MemoryStager, PagedNumbers, make_walk, walk_policy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -320,3 +322,35 @@ async def test_a_policy_of_single_items_costs_no_batch_of_its_own_for_the_end() 
     event = await walk_to_end(make_walk(source, MemoryStager(), START, batch_size=3))
     assert event.counts == (3,)
     assert event.ended
+
+
+@pytest.mark.parametrize("waits_for", ["source", "pace", "walk_ahead", "retry"])
+async def test_what_its_guard_raises_ends_it_whatever_it_waits_for(waits_for: str) -> None:
+    source = PagedNumbers(pages=100, delay=1000 if waits_for == "source" else 0.1)
+    policy: dict[str, Any] = {"batch_size": 3}
+    pace = None
+    if waits_for == "pace":
+        pace = Pace(3, None, nothing_has_finished)
+    elif waits_for == "walk_ahead":
+        policy["walk_ahead"] = 3
+    elif waits_for == "retry":
+        source.breaks[1] = 9
+        policy |= {"source_retries": 9, "retry": SourceRetry(wait=1000, longest_wait=1000)}
+
+    async def guard() -> None:
+        await asyncio.sleep(20)
+        raise ItemFailedFast("item 3 failed")
+
+    stager = MemoryStager()
+    walk = Walk(source.open, stager, walk_policy(source, **policy), START, pace, guard)
+    event = await walk_to_end(walk)
+    assert now() == pytest.approx(20, abs=0.1)
+    assert event.failure is not None
+    assert (event.failure.message, event.failure.outcome) == ("item 3 failed", "fail")
+    assert stager.items(event) == source.everything[: sum(event.counts)]
+    assert source.closed
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def nothing_has_finished() -> int:
+    return 0
