@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent, Failure
 from deferred_expand.streams.page import Position
@@ -26,6 +30,17 @@ def test_a_batch_that_is_committed_already_is_not_committed_again() -> None:
 
 def test_a_batch_with_a_gap_before_it_is_not_committed() -> None:
     assert plan_commit(LOG, event(first=3), try_number=1) is None
+
+
+@pytest.mark.parametrize("end", [{"ended": True}, {"failure": Failure("broke", "")}])
+def test_an_end_that_is_behind_or_beyond_what_is_committed_counts_for_nothing(end: dict[str, object]) -> None:
+    mine = replace(LOG, writer="w")
+    stale: list[tuple[int, tuple[int, ...]]] = [(0, (2,)), (0, ()), (3, ()), (3, (1,))]
+    fresh: list[tuple[int, tuple[int, ...]]] = [(0, (2, 3)), (2, ()), (1, (3, 1))]
+    for first, counts in stale:
+        assert plan_commit(mine, event(first, counts, **end), try_number=1) is None
+    for first, counts in fresh:
+        assert plan_commit(mine, event(first, counts, **end), try_number=1) is not None
 
 
 def test_a_loser_of_a_takeover_commits_nothing() -> None:

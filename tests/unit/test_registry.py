@@ -20,7 +20,8 @@ START = Checkpoint("s")
 class Streams:
     """A registry, and the sources that its walks opened."""
 
-    def __init__(self, unsure: BaseException | None = None, **source: Any) -> None:
+    def __init__(self, unsure: BaseException | None = None, answers_in: float = 0, **source: Any) -> None:
+        self._answers_in = answers_in
         self.registry = WalkRegistry()
         self.sources: list[PagedNumbers] = []
         self.is_wanted = True
@@ -37,6 +38,7 @@ class Streams:
         async def wanted() -> bool:
             if self._unsure is not None:
                 raise self._unsure
+            await asyncio.sleep(self._answers_in)
             return self.is_wanted
 
         return self.registry.hold("key", generation, checkpoint, open_walk, wanted, idle_timeout)
@@ -81,6 +83,17 @@ async def test_a_held_walk_is_not_closed() -> None:
         streams.is_wanted = False
         await asyncio.sleep(100)
         assert streams.sources[0].closed == 0
+
+
+async def test_a_walk_that_a_trigger_takes_while_it_is_being_asked_about_goes_on() -> None:
+    streams = Streams(pages=1000, delay=1, answers_in=5)
+    async with streams.hold(idle_timeout=1000):
+        pass
+    streams.is_wanted = False  # was the answer, when it was asked for
+    await asyncio.sleep(WATCH_INTERVAL + 1)
+    async with streams.hold(idle_timeout=1000):
+        await asyncio.sleep(10)
+        assert [source.closed for source in streams.sources] == [0]
 
 
 async def test_another_checkpoint_opens_a_new_walk_and_closes_the_old_one() -> None:
