@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TriggerEvent
 
 if TYPE_CHECKING:
@@ -43,6 +44,24 @@ class WaitingEchoOperator(EchoOperator):
     def execute(self, context: Any) -> Any:
         while not Path(self.gate).exists():
             time.sleep(0.2)
+        return super().execute(context)
+
+
+class ToldEchoOperator(EchoOperator):
+    """Fails for good as long as a file of the folder says so; what has no item waits for its file."""
+
+    template_fields = ("folder",)
+
+    def __init__(self, *, folder: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.folder = folder
+
+    def execute(self, context: Any) -> Any:
+        told = Path(self.folder, f"{self.task_id} {self.value}")
+        while self.value is None and not told.exists():
+            time.sleep(0.2)
+        if told.exists() and told.read_text() == "fail":
+            raise AirflowFailException(f"{self.value} is to fail")
         return super().execute(context)
 
 

@@ -9,7 +9,7 @@ from airflow.sdk import DAG, Param, task
 
 from deferred_expand import DeferredExpandOperator
 from tests.e2e import sources
-from tests.e2e.operators import EchoOperator, SleepyEchoOperator
+from tests.e2e.operators import EchoOperator, SleepyEchoOperator, ToldEchoOperator
 
 GATES = {"gates": Param("", type="string")}
 KWARGS = {"gates": "{{ params.gates }}"}
@@ -78,6 +78,21 @@ with DAG("timed_items", schedule=None, params=GATES):
 
 with DAG("timed_run", schedule=None, params=GATES, dagrun_timeout=timedelta(seconds=12)):
     EchoOperator.partial(task_id="echo").expand(value=gated().output)
+
+for materialize in ("auto", "callback"):
+    with DAG(f"fails_fast_{materialize}", schedule=None, params=GATES, fail_fast=True):
+        stream = DeferredExpandOperator(
+            task_id="stream",
+            source=sources.gated,
+            source_kwargs=KWARGS,
+            batch_interval=0.2,
+            materialize=materialize,
+        )
+        told = ToldEchoOperator.partial(
+            task_id="echo", folder="{{ params.gates }}", retries=2, retry_delay=timedelta(0)
+        )
+        told.expand(value=stream.output)
+        ToldEchoOperator(task_id="beside", value=None, folder="{{ params.gates }}")
 
 with DAG("secretive", schedule=None, params=GATES):
     stream = DeferredExpandOperator(

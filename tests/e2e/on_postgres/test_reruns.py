@@ -283,6 +283,51 @@ def test_dagrun_timeout_ends_the_stream(cluster: Cluster, tmp_path: Path) -> Non
     assert len(run.instances("echo")) == 2
 
 
+@pytest.mark.parametrize("materialize", ["auto", pytest.param("callback", marks=pytest.mark.long)])
+def test_a_failed_item_of_a_run_that_fails_fast_ends_the_stream(
+    cluster: Cluster, tmp_path: Path, materialize: str
+) -> None:
+    run, gates = start(cluster, f"fails_fast_{materialize}", tmp_path)
+    gates.open(2)
+    wait_for_successes(run, 2)
+    (tmp_path / "echo 2").write_text("fail")
+    gates.open(1)
+    wait_until("the source is closed", lambda: gates.closed == [2], 60)
+    gates.open(2)
+    assert run.wait() == "failed"
+    assert run.states("echo") == ["failed", "success", "success", "failed"]
+    assert tries(run)[0] == 1, "no other try"
+    assert "'echo' in DAG 'fails_fast_" in (said := run.log("echo", 0))
+    assert "fail_fast=True" in said
+    (tmp_path / "echo 2").unlink()
+    (tmp_path / "beside None").write_text("go")
+    run.clear(["echo", 0], ["echo", 3], "beside")
+    gates.end()
+    assert run.wait() == "success"
+    assert run.states("echo") == ["success"] * 6
+    assert run.walked_once(gates.asked) == [0, 1, 2], "it went on after what was committed"
+
+
+def test_a_run_that_fails_fast_for_another_task_is_not_well_before_its_stream_is_whole(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    run, gates = start(cluster, "fails_fast_auto", tmp_path)
+    gates.open(2)
+    wait_for_successes(run, 2)
+    (tmp_path / "beside None").write_text("fail")
+    wait_until("the source is closed", lambda: gates.closed == [1], 60)
+    assert run.wait() == "failed"
+    wait_until("the head has failed", lambda: head_state(run) == "failed", 30)
+    assert "Airflow skipped it (fail_fast" in run.instances("echo")[0]["rendered_map_index"]
+    (tmp_path / "beside None").write_text("go")
+    run.clear("stream", "echo", "beside", only_failed=True)
+    gates.open(1)
+    gates.end()
+    assert run.wait() == "success"
+    assert run.states("echo") == ["success"] * 4
+    assert run.walked_once(gates.asked) == [0, 1]
+
+
 def test_secrets_are_masked_and_encrypted(cluster: Cluster, tmp_path: Path) -> None:
     run, gates = start(cluster, "secretive", tmp_path)
     gates.open(1)
