@@ -42,6 +42,7 @@ class HeadRow:
     id: UUID = field(default_factory=uuid4)
     try_number: int = 1
     trigger_id: int | None = None
+    label: str | None = None
 
 
 @dataclass

@@ -118,6 +118,7 @@ class MemoryRecords:
 
     def label_head(self, label: str) -> None:
         self._session.statement()
+        self._session.airflow.tables.head.label = label
 
     def fail_skipped_head(self, label: str) -> bool:
         self._session.statement()
@@ -128,7 +129,7 @@ class MemoryRecords:
         self._session.set_state(place, "failed")
         return True
 
-    def exhausted_pool(self) -> str | None:
+    def missing_place(self) -> str | None:
         return None
 
     def create_instances(self, run: Any, first: int, last: int) -> int:

@@ -10,7 +10,6 @@ from airflow.models import dagbag
 from airflow.models.dag import DagModel
 from airflow.models.dagbag import DBDagBag
 from airflow.models.dagrun import DagRun
-from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskmap import TaskMap
 from airflow.models.trigger import Trigger
@@ -20,6 +19,7 @@ from sqlalchemy import select, update
 
 from deferred_expand.airflow_internals.instances import make_instances
 from deferred_expand.airflow_internals.locks import bound_waits
+from deferred_expand.airflow_internals.places import missing_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,17 +157,9 @@ class StreamRecords:
         )
         return bool(failed.rowcount)  # type: ignore[attr-defined]
 
-    def exhausted_pool(self) -> str | None:
-        """The pool that the deferred head leaves no place in for an item, if it is one that counts it."""
-        return self._session.scalar(
-            select(Pool.pool)
-            .join(TaskInstance, TaskInstance.pool == Pool.pool)
-            .where(
-                TaskInstance.id == self._head.id,
-                Pool.include_deferred,
-                Pool.slots.between(0, 2 * TaskInstance.pool_slots - 1),
-            )
-        )
+    def missing_place(self) -> str | None:
+        """What keeps every item of the stream from running, as :func:`missing_places` says."""
+        return missing_places(self._session, [self._head], self._dags).get(self._head.id)
 
     def create_instances(self, run: DagRun, first: int, last: int) -> int:
         """

@@ -25,6 +25,10 @@ _RULES_THAT_COUNT_THE_HEAD = frozenset({
 })  # fmt: skip
 
 
+class PlacesHeldByHeads(UserWarning):
+    """Stream heads of several runs can hold every place that the items have."""
+
+
 class StreamHeadCounted(UserWarning):
     """A trigger rule downstream takes the stream head for an item."""
 
@@ -37,6 +41,7 @@ def check_complete_dag(stream: StreamTask, source: Source, dag: Any) -> None:
         _check_what_needs_instances(stream, source)
         return
     _check_nobody_waits_in_a_circle(stream, dag)
+    _warn_of_held_places(stream, dag)
     for task_id in dag.get_task(definition.mapped_task_id).downstream_task_ids:
         rule = str(getattr(dag.get_task(task_id).trigger_rule, "value", ""))
         if rule in _RULES_THAT_COUNT_THE_HEAD:
@@ -47,6 +52,20 @@ def check_complete_dag(stream: StreamTask, source: Source, dag: Any) -> None:
                 StreamHeadCounted,
                 stacklevel=2,
             )
+
+
+def _warn_of_held_places(stream: StreamTask, dag: Any) -> None:
+    task_id = stream.definition.mapped_task_id
+    limit = dag.get_task(task_id).partial_kwargs.get("max_active_tis_per_dag")
+    if limit is not None and limit <= dag.max_active_runs:
+        warnings.warn(
+            f"{stream.where}: task {task_id!r} has max_active_tis_per_dag={limit}, and {dag.max_active_runs} "
+            "runs may be active: each open stream holds a place, so that with as many runs no item runs "
+            "before a stream has ended (with max_pending or results: never). Let max_active_runs be less, or give "
+            "the task a pool that does not count deferred tasks",
+            PlacesHeldByHeads,
+            stacklevel=2,
+        )
 
 
 def _check_what_needs_instances(stream: StreamTask, source: Source) -> None:

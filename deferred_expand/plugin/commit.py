@@ -85,22 +85,22 @@ def _make_instances(records: StreamRecords, run: DagRun, task_id: str, before: i
         raise MapLengthExceeded(f"{length} instances are more than [core] max_map_length allows")
     records.grow(task_id, length)
     records.create_instances(run, before + 1, log.items)
-    records.label_head(log.describe() + _warn_of_pool(records, task_id, before, log))
+    records.label_head(describe(log, None if log.ended else records.missing_place()))
 
 
-def _warn_of_pool(records: StreamRecords, task_id: str, before: int, log: CommitLog) -> str:
-    """What to say of a pool in which no item can start before the stream has ended."""
-    pool = None if log.ended else records.exhausted_pool()
-    if pool is None:
-        return ""
-    if not before:
-        logger.warning(
-            "The deferred stream head of task %r holds the last place in pool %r, which counts deferred "
-            "tasks: no item starts before the stream has ended. Give the pool another slot, or let it "
-            "not count them",
-            task_id, pool,
-        )  # fmt: skip
-    return f"; no slot in pool {pool!r} until it ends"
+def describe(log: CommitLog, missing: str | None) -> str:
+    """For the head's label."""
+    return f"{log.describe()}; no item can run: {missing}" if missing else log.describe()
+
+
+def label_anew(records: StreamRecords, head: Head, missing: str | None) -> bool:
+    """Say on the head's label what its items miss; :return: whether its stream is open."""
+    value = records.read(ANNOUNCEMENT_KEY, head.task_id, 0)
+    log = _read_log(records, Announcement.from_json(value)) if value else None
+    if log is None or log.ended:
+        return False
+    records.label_head(describe(log, missing))
+    return True
 
 
 def restore_removed(records: StreamRecords, head: Head) -> int:

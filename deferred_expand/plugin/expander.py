@@ -12,8 +12,15 @@ from deferred_expand.airflow_internals.comms import ENDED_STATES
 from deferred_expand.airflow_internals.heads import announced_heads, heads_with_removed_items, states_of
 from deferred_expand.airflow_internals.locks import is_busy
 from deferred_expand.airflow_internals.metadata import StreamRecords, create_session, dag_cache
+from deferred_expand.airflow_internals.places import missing_places
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY
-from deferred_expand.plugin.commit import Committed, commit_announced, fail_if_left_open, restore_removed
+from deferred_expand.plugin.commit import (
+    Committed,
+    commit_announced,
+    fail_if_left_open,
+    label_anew,
+    restore_removed,
+)
 from deferred_expand.plugin.passes import SchedulerPasses
 from deferred_expand.plugin.telemetry import report_commit, report_pending
 from deferred_expand.streams.ref import StreamRef
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_INTERVAL = 1.0  # seconds between two looks at the database when nothing is announced
+PLACES_INTERVAL = 10.0  # seconds between two looks at what keeps items from running
 BOARD_INTERVAL = 0.05  # seconds between two looks at the board, which is memory
 REST = 5.0  # seconds for which a stream that could not be committed is left alone
 LONGEST_REST = 30.0  # seconds; the same for the database
@@ -52,6 +60,8 @@ class Expander:
         self._resting: dict[Any, float] = {}  # head -> until when
         self._told: dict[Any, str] = {}  # what could not be done -> the last error logged of it
         self._passes = SchedulerPasses()
+        self._missing: dict[Any, str] = {}  # head -> what its items miss to run
+        self._places_at = 0.0  # when to look at that again
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="deferred_expand", daemon=True)
 
@@ -105,6 +115,28 @@ class Expander:
             if (is_news or head.id in damaged) and time.monotonic() > self._resting.get(head.id, 0):
                 self._serve(head, head.id in damaged)
                 self._board.beat()
+        if heads and time.monotonic() > self._places_at:
+            self._places_at = time.monotonic() + PLACES_INTERVAL
+            self._look_at_places(heads)
+
+    def _look_at_places(self, heads: list[Head]) -> None:
+        """Another run's head may have taken the last one, where nothing is committed any more."""
+        with create_session(scoped=False) as session:
+            missing = missing_places(session, heads, self._dags)
+        for head in heads:
+            if missing.get(head.id) != self._missing.get(head.id) and head.map_index == 0:
+                self._tell_missing(head, missing.get(head.id))
+
+    def _tell_missing(self, head: Head, missing: str | None) -> None:
+        with create_session(scoped=False) as session:
+            records = StreamRecords(session, head, self._dags, self._board.beat)
+            if records.lock(self._triggerer_id) is None or not label_anew(records, head, missing):
+                return  # asked again with the next look
+        if missing:
+            log.warning("No item of %s can run: %s", _name(head), missing)
+            self._missing[head.id] = missing
+        else:
+            self._missing.pop(head.id, None)
 
     def _serve(self, head: Head, damaged: bool) -> None:
         started = time.monotonic()
@@ -156,7 +188,7 @@ class Expander:
 
     def _forget_all_but(self, heads: set[Any]) -> None:
         self._passes.forget_all_but(heads)
-        for memory in (self._done, self._resting, self._told):
+        for memory in (self._done, self._resting, self._told, self._missing):
             for gone in [key for key in memory if isinstance(key, UUID) and key not in heads]:
                 del memory[gone]
 

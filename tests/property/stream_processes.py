@@ -82,6 +82,7 @@ class StreamProcesses:
         self.patches.setattr(expander, "dag_cache", lambda: None)
         self.patches.setattr(expander, "create_session", self.database.create_session)
         self.patches.setattr(expander, "StreamRecords", memory_database.MemoryRecords)
+        self.patches.setattr(expander, "missing_places", lambda *_: {})
         for name in ("announced_heads", "heads_with_removed_items", "states_of"):
             self.patches.setattr(expander, name, partial(getattr(memory_database, name), INSERT))
 

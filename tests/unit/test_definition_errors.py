@@ -13,7 +13,7 @@ from airflow.sdk import DAG, task, task_group
 from airflow.serialization.serialized_objects import DagSerialization
 
 from deferred_expand import DefinitionError
-from deferred_expand.operators.graph import StreamHeadCounted
+from deferred_expand.operators.graph import PlacesHeldByHeads, StreamHeadCounted
 from deferred_expand.operators.mapped import StreamDecoratedMappedOperator, StreamMappedOperator
 from tests.e2e import sources
 from tests.e2e.operators import EchoOperator, StartsFromTriggerOperator
@@ -140,6 +140,19 @@ def test_other_trigger_rules_are_not_warned_of(dag: DAG) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", StreamHeadCounted)
         dag.resolve_template_files()
+
+
+@pytest.mark.parametrize(("limit", "active_runs", "is_warned"), [(2, 2, True), (2, 16, True), (3, 2, False)])
+def test_heads_that_can_hold_all_places_are_warned_of(limit: int, active_runs: int, is_warned: bool) -> None:
+    with DAG("my_dag", schedule=None, max_active_runs=active_runs) as dag:
+        echo = EchoOperator.partial(task_id="echo", max_active_tis_per_dag=limit)
+        echo.expand(value=stream().output)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dag.resolve_template_files()
+    told = [str(w.message) for w in caught if w.category is PlacesHeldByHeads]
+    assert len(told) == is_warned
+    assert all("'my_dag'" in text and "'echo'" in text and f"={limit}" in text for text in told)
 
 
 def test_the_scheduler_does_not_end_the_head_in_its_stead(dag: DAG) -> None:

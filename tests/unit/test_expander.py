@@ -6,7 +6,7 @@ import logging
 import uuid
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow import settings
@@ -107,6 +107,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> MemoryAirflow:
     monkeypatch.setattr(expander_module, "dag_cache", lambda: None)
     monkeypatch.setattr(expander_module, "create_session", MemoryDatabase(airflow).create_session)
     monkeypatch.setattr(expander_module, "StreamRecords", MemoryRecords)
+    monkeypatch.setattr(expander_module, "missing_places", lambda *_: {})
     for name in ("announced_heads", "heads_with_removed_items", "states_of"):
         monkeypatch.setattr(expander_module, name, partial(getattr(memory_database, name), "insert"))
     tables = airflow.tables
@@ -172,3 +173,25 @@ def test_a_head_that_airflow_skips_while_its_stream_is_open_has_failed(
         expander._look()
         assert tables.instances["insert", 0] == state
     assert not expander._heads
+
+
+def test_what_items_miss_to_run_is_on_the_label_as_long_as_they_do(
+    airflow: MemoryAirflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may come and go while nothing is committed."""
+    monkeypatch.setattr(expander_module, "PLACES_INTERVAL", -1.0)
+    missing: dict[Any, str] = {}
+    monkeypatch.setattr(expander_module, "missing_places", lambda *_: missing)
+    board = CommitBoard()
+    expander = Expander(1, board)
+    head = airflow.tables.head
+    open_stream(expander, board, ended=False)
+    assert head.label == "stream open: 3 items in 1 batch"
+    missing[head.id] = "no slot in pool 'p'"
+    for _ in range(2):
+        expander._look()
+        assert head.label == "stream open: 3 items in 1 batch; no item can run: no slot in pool 'p'"
+    assert caplog.text.count("No item of task 'insert' of DAG 'dag', run 'run' can run: no slot") == 1
+    missing.clear()
+    expander._look()
+    assert head.label == "stream open: 3 items in 1 batch"

@@ -18,6 +18,7 @@ from airflow.models import import_all_models
 from airflow.models.base import Base
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
+from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskmap import TaskMap
 from airflow.models.trigger import Trigger
@@ -299,6 +300,49 @@ def test_only_a_skipped_head_is_failed(engine: Engine) -> None:
         with Session(engine) as session, session.begin():
             assert _records(session).fail_skipped_head("why") == (state == "skipped")
         assert contents(engine)[1] == {(TASK, 0): becomes, (TASK, 1): "skipped"}
+
+
+@pytest.mark.parametrize(
+    ("slots", "include_deferred", "others", "missing"),
+    [
+        (2, True, ["deferred"], "no slot in pool 'p': deferred tasks hold 2 of 2"),
+        (3, True, ["deferred"], None),
+        (2, True, ["running"], None),  # it ends
+        (2, False, ["deferred"], None),
+        (-1, True, ["deferred"], None),
+        (1, True, [], "no slot in pool 'p': deferred tasks hold 1 of 1"),
+    ],
+)
+def test_places_in_a_pool_that_deferred_tasks_hold(
+    engine: Engine, slots: int, include_deferred: bool, others: list[str], missing: str | None
+) -> None:
+    """Also those of other tasks."""
+    tables = waiting()
+    tables.instances |= {("other", index): state for index, state in enumerate(others, 1)}
+    fill(engine, tables)
+    with Session(engine) as session, session.begin():
+        session.execute(delete(Pool))
+        session.add(Pool(pool="p", slots=slots, include_deferred=include_deferred, description=""))
+        session.execute(update(TaskInstance).values(pool="p", pool_slots=1))
+    with Session(engine) as session:
+        assert _records(session).missing_place() == missing
+
+
+@pytest.mark.parametrize(("limit", "runs", "is_missing"), [(2, 2, True), (3, 2, False), (2, 3, True)])
+def test_places_of_a_task_that_the_heads_of_several_runs_hold(
+    engine: Engine, limit: int, runs: int, is_missing: bool
+) -> None:
+    tables = waiting()  # each index stands for the head of a run here
+    tables.instances |= {(TASK, index): "deferred" for index in range(1, runs)}
+    fill(engine, tables)
+    head = replace(HEAD, dag_version_id=uuid.uuid4())
+    task = SimpleNamespace(max_active_tis_per_dag=limit)
+    dag = SimpleNamespace(has_task=lambda _: True, get_task=lambda _: task)
+    dags: Any = SimpleNamespace(get_dag=lambda version_id, session: dag)
+    with Session(engine) as session:
+        missing = StreamRecords(session, head, dags, lambda: None).missing_place()
+    expected = f"max_active_tis_per_dag={limit}, and {runs} runs hold their stream open"
+    assert missing == (expected if is_missing else None)
 
 
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)

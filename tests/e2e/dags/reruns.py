@@ -64,6 +64,9 @@ with DAG("too_many", schedule=None):
 with DAG("two_at_a_time", schedule=None, params=GATES):
     EchoOperator.partial(task_id="echo", max_active_tis_per_dagrun=2).expand(value=gated().output)
 
+with DAG("two_places", schedule=None, params=GATES):
+    EchoOperator.partial(task_id="echo", max_active_tis_per_dag=2).expand(value=gated().output)
+
 for pool in ("one_slot", "one_slot_deferred_counted"):
     with DAG(pool, schedule=None, params=GATES):
         EchoOperator.partial(task_id="echo", pool=pool).expand(value=gated().output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -37,6 +38,14 @@ def tries(run: Run) -> list[int]:
 
 def head_state(run: Run) -> str:
     return run.states("echo")[0]
+
+
+def has_items(run: Run, items: int) -> bool:
+    return len(run.instances("echo")) == 1 + items
+
+
+def is_labelled(run: Run, text: str) -> bool:
+    return text in run.instances("echo")[0]["rendered_map_index"]
 
 
 @pytest.fixture(scope="module")
@@ -226,12 +235,38 @@ def test_a_pool_that_counts_deferred_tasks_holds_the_items_until_the_stream_ends
     wait_until("the items are there", lambda: len(run.instances("echo")) == 3, 60)
     head = run.instances("echo")[0]
     assert head["rendered_map_index"] == (
-        "stream open: 2 items in 1 batch; no slot in pool 'one_slot_deferred_counted' until it ends"
+        "stream open: 2 items in 1 batch; no item can run: no slot in pool "
+        "'one_slot_deferred_counted': deferred tasks hold 1 of 1"
     )
     wait_until("the items wait", lambda: run.states("echo") == ["deferred", "scheduled", "scheduled"], 60)
     gates.end()
     assert run.wait() == "success"
     assert run.states("echo") == ["success"] * 3
+
+
+def test_what_the_heads_of_several_runs_keep_from_running_is_on_their_labels(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """The first one's is told although nothing of it is committed any more."""
+    runs: list[tuple[Run, Gates]] = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        runs.append(start(cluster, "two_places", folder))
+        (run, gates) = runs[-1]
+        gates.open(1)
+        wait_until("its item is there", partial(has_items, run, 1), 60)
+        if name == "first":
+            wait_for_successes(run, 1)
+    (first, first_gates), (second, second_gates) = runs
+    told = "; no item can run: max_active_tis_per_dag=2, and 2 runs hold their stream open"
+    for run in (first, second):
+        wait_until("it is told", partial(is_labelled, run, told), 60)
+    first_gates.end()
+    assert first.wait() == "success"
+    wait_for_successes(second, 1)
+    second_gates.end()
+    assert second.wait() == "success"
 
 
 @pytest.mark.long
