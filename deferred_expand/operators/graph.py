@@ -61,8 +61,8 @@ def _warn_of_held_places(stream: StreamTask, dag: Any) -> None:
         warnings.warn(
             f"{stream.where}: task {task_id!r} has max_active_tis_per_dag={limit}, and {dag.max_active_runs} "
             "runs may be active: each open stream holds a place, so that with as many runs no item runs "
-            "before a stream has ended (with max_pending or results: never). Let max_active_runs be less, or give "
-            "the task a pool that does not count deferred tasks",
+            "before a stream has ended (with max_pending or results: never). Let max_active_runs be less, or "
+            "give the task a pool that does not count deferred tasks",
             PlacesHeldByHeads,
             stacklevel=2,
         )
