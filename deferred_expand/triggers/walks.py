@@ -91,9 +91,7 @@ class WalkOpener:
 
         :param thread: the source's, for XCom backends that block.
         """
-        walk, ref = self._walk, self._expansion.ref
-        if walk is None:
-            raise RuntimeError("the walk is not open")
+        walk, ref = self._open_walk, self._expansion.ref
         instances = (ref.dag_id, ref.run_id, ref.instances_of)
         return FinishedResults(
             lambda: call_in_thread(count_task_instances, *instances, states=ENDED_STATES),
@@ -102,7 +100,14 @@ class WalkOpener:
             lambda: walk.given_again,
             walk.hurry,
             waits=not is_in_process(),
+            outside=walk.clock.stopped,
         )
+
+    @property
+    def _open_walk(self) -> Walk:
+        if self._walk is None:
+            raise RuntimeError("the walk is not open")
+        return self._walk
 
     async def _open_source(self, cursor: JSON) -> AsyncGenerator[Any, None]:
         await ensure_sync_calls_work_here()
@@ -110,7 +115,7 @@ class WalkOpener:
         try:
             opened = self._stream(cursor)
             if self._steps:
-                opened = shape(opened, self._steps, thread)
+                opened = shape(opened, self._steps, thread, self._open_walk.clock.hear)
             items = with_own_outcomes(opened)
             async with aclosing(in_turn(items, self._turn) if self._turn else items) as given:
                 async for item in given:
@@ -131,6 +136,8 @@ class WalkOpener:
             max_items=definition.max_items or math.inf,
             name=f"source of task {definition.task_id!r} in DAG {definition.dag_id!r}",
             retry=definition.retry,
+            page_timeout=definition.page_timeout,
+            execution_timeout=definition.execution_timeout,
         )
 
     def _guard(self) -> Guard | None:

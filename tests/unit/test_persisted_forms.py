@@ -44,6 +44,8 @@ DEFINITION = StreamDefinition(
     rate_limit=2.5,
     max_items=1000,
     fail_fast=True,
+    page_timeout=30.0,
+    execution_timeout=600.0,
 )
 EVENT = BatchEvent("s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback"))
 FORMS: dict[str, Any] = {
