@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.definitions._internal.abstractoperator import AbstractOperator
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.sdk.definitions.param import process_params
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +95,29 @@ def free_task_id(whole: BaseOperator, name: str) -> str:
         number += 1
         found = f"{whole.label}.{name}_{number}"
     return found
+
+
+def context_of(task: Any, context: Any) -> Any:
+    """
+    The context as another, unmapped task of the same run would have it.
+
+    What depends on the task is its own (airflow/sdk/execution_time/task_runner.py,
+    ``RuntimeTaskInstance.get_template_context``), the rest is shared.
+    """
+    ti = copy.copy(context["ti"])
+    ti.task, ti.task_id, ti.map_index = task, task.task_id, -1
+    dag_run, name = context.get("dag_run"), context.get("ds_nodash", context["run_id"])
+    conf = dag_run.conf if dag_run is not None else None
+    return {
+        **context,
+        "task": task,
+        "ti": ti,
+        "task_instance": ti,
+        "task_instance_key_str": f"{task.dag_id}__{task.task_id}__{name}",
+        "params": process_params(task.dag, task, conf, suppress_exception=False),
+        "inlets": task.inlets,
+        "outlets": task.outlets,
+    }
 
 
 class MappableValue(list[Any]):

@@ -18,6 +18,7 @@ from deferred_expand.airflow_internals.sdk import (
     AirflowRescheduleException,
     AirflowSkipException,
 )
+from deferred_expand.airflow_internals.tasks import context_of
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import ItemFailedFast, ItemsRemoved, StreamError
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
@@ -59,6 +60,10 @@ class StreamHeadOperator(SourceArguments):
         self._definition = definition
         self.source_kwargs = source_kwargs
         self.show = show
+
+    def _context_of_source(self, context: Any) -> Any:
+        dag: Any = self.get_dag()
+        return context_of(dag.get_task(self._definition.task_id), context)
 
     def execute(self, context: Any) -> None:
         """Go on from the last commit: wait for batches, or end."""

@@ -128,6 +128,7 @@ def source_runs(airflow: LocalAirflow, api: PagedApi) -> dict[str, Run]:
         "transfer": {},
         "trigger_source": {},
         "skips": {},
+        "own_context": {"n": 5},
         "example_http_pages": {},
         "example_msgraph_users": {},
         "example_shaped_stream": {},

@@ -64,6 +64,14 @@ def test_a_trigger_is_a_source(source_runs: Runs) -> None:
     assert run.result() == [0, 1, 2]
 
 
+def test_arguments_are_rendered_as_the_streams_own(source_runs: Runs) -> None:
+    """Though it is the head, an instance of another task, that renders them."""
+    run = source_runs["own_context"]
+    assert run.wait() == "success"
+    name = f"own_context__users__{run.run_id}"
+    assert run.result() == ["5", "of users", "of the DAG", "users[-1]", "users", name, run.run_id]
+
+
 def test_an_operator_that_skips_skips_the_mapped_task(source_runs: Runs) -> None:
     run = source_runs["skips"]
     assert run.wait() == "success"

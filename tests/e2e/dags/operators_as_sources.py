@@ -115,3 +115,24 @@ class SkippingOperator(BaseOperator):
 with DAG("skips", schedule=None):
     stream = DeferredExpandOperator(task_id="stream", source=SkippingOperator)
     collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
+
+with DAG("own_context", schedule=None, params={"n": 1, "name": "of the DAG", "only": "of the DAG"}):
+    stream = DeferredExpandOperator(
+        task_id="users",
+        source=sources.give,
+        source_kwargs={
+            "texts": [
+                "{{ params.n }}",
+                "{{ params.name }}",
+                "{{ params.only }}",
+                "{{ ti.task_id }}[{{ ti.map_index }}]",
+                "{{ task.task_id }}",
+                "{{ task_instance_key_str }}",
+                "{{ dag_run.run_id }}",
+            ]
+        },
+        params={"n": 3, "name": "of users"},
+    )
+    collect(
+        EchoOperator.partial(task_id="echo", params={"name": "of echo"}).expand(value=stream.output).output
+    )
