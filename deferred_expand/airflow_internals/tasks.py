@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.definitions._internal.abstractoperator import AbstractOperator
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow.sdk.definitions.mappedoperator import MappedOperator
-from airflow.sdk.definitions.param import process_params
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +79,28 @@ def template_texts(task: AbstractOperator) -> Iterator[tuple[str, str]]:
             waiting.extend((field, element) for element in value.values())
 
 
+def read_template_files(
+    task: BaseOperator, operator: type[BaseOperator], arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    An operator's arguments with the text of a file in the place of its name, where the operator's own
+    template fields may name one (airflow/sdk/definitions/_internal/templater.py, ``resolve_template_files``).
+
+    :param task: whose DAG says where files lie.
+    :raises TemplateNotFound: a file is not there.
+    """
+    extensions = tuple(operator.template_ext)
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and value.endswith(extensions):
+            environment = task.get_template_env()
+            return environment.loader.get_source(environment, value)[0]  # type: ignore[union-attr]
+        return [read(element) for element in value] if isinstance(value, list) else value
+
+    fields = set(operator.template_fields) if extensions else set()
+    return {name: read(value) if name in fields else value for name, value in arguments.items()}
+
+
 def current_dag_id() -> str | None:
     """Of the DAG that the code of a DAG file is within."""
     dag = DagContext.get_current_dag()
@@ -95,29 +115,6 @@ def free_task_id(whole: BaseOperator, name: str) -> str:
         number += 1
         found = f"{whole.label}.{name}_{number}"
     return found
-
-
-def context_of(task: Any, context: Any) -> Any:
-    """
-    The context as another, unmapped task of the same run would have it.
-
-    What depends on the task is its own (airflow/sdk/execution_time/task_runner.py,
-    ``RuntimeTaskInstance.get_template_context``), the rest is shared.
-    """
-    ti = copy.copy(context["ti"])
-    ti.task, ti.task_id, ti.map_index = task, task.task_id, -1
-    dag_run, name = context.get("dag_run"), context.get("ds_nodash", context["run_id"])
-    conf = dag_run.conf if dag_run is not None else None
-    return {
-        **context,
-        "task": task,
-        "ti": ti,
-        "task_instance": ti,
-        "task_instance_key_str": f"{task.dag_id}__{task.task_id}__{name}",
-        "params": process_params(task.dag, task, conf, suppress_exception=False),
-        "inlets": task.inlets,
-        "outlets": task.outlets,
-    }
 
 
 class MappableValue(list[Any]):

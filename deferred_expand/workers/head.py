@@ -14,11 +14,11 @@ from deferred_expand.airflow_internals.comms import (
     set_map_index_label,
     task_instance_state,
 )
+from deferred_expand.airflow_internals.contexts import context_of
 from deferred_expand.airflow_internals.sdk import (
     AirflowRescheduleException,
     AirflowSkipException,
 )
-from deferred_expand.airflow_internals.tasks import context_of
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import ItemFailedFast, ItemsRemoved, StreamError
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
@@ -97,7 +97,8 @@ class StreamHeadOperator(SourceArguments):
         self._take(context, wait, log, wait.after(log, event))
 
     def _wait(self, context: Any) -> StreamWait:
-        return StreamWait(self, self._definition, self.rendered_kwargs, context, for_head=True)
+        own = self._context_of_source(context)
+        return StreamWait(self, self._definition, self.rendered_kwargs, own, for_head=True)
 
     def _let_unmapped_task_end(self, ref: StreamRef) -> None:
         """Cleared alone, it opens the stream anew, and walks it up to the items that there are."""

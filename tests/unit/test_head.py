@@ -97,7 +97,11 @@ def test_a_failed_item_of_a_dag_that_fails_fast_fails_the_head_once(
 ) -> None:
     airflow = MemoryAirflow()
     airflow.install(monkeypatch)
-    head = StreamHeadOperator(task_id="head", definition=failing_fast_definition, source_kwargs={"count": 1})
+    with DAG("dag", schedule=None):
+        make_stream()
+        head = StreamHeadOperator(
+            task_id="head", definition=failing_fast_definition, source_kwargs={"count": 1}
+        )
     StreamStore(failing_fast_definition.ref(RUN_ID)).write_log(CommitLog("s", batches=1, items=3, writer="w"))
     airflow.tables.instances |= {("users", -1): "success", ("insert", 1): "success", ("insert", 2): None}
     with pytest.raises(TaskDeferred):
