@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jinja2 import TemplateNotFound
+
 from deferred_expand.airflow_internals.mapping import MappedOperator, expand_over, is_expanded_over, reads
 from deferred_expand.airflow_internals.sdk import TriggerRule
 from deferred_expand.airflow_internals.tasks import (
@@ -12,9 +14,10 @@ from deferred_expand.airflow_internals.tasks import (
     ParsedOperator,
     current_dag_id,
     free_task_id,
+    read_template_files,
 )
 from deferred_expand.definition import Materialize, StreamDefinition
-from deferred_expand.exceptions import SourceNotImportable
+from deferred_expand.exceptions import DefinitionError, SourceNotImportable
 from deferred_expand.operators.checks import (
     check_expansion,
     check_parameters,
@@ -30,6 +33,7 @@ from deferred_expand.operators.reference import StreamReference
 from deferred_expand.shaping.follow import follow
 from deferred_expand.shaping.steps import name_steps, split
 from deferred_expand.sources.arguments import can_travel
+from deferred_expand.sources.chain import operator_parameters
 from deferred_expand.sources.importing import DagPlace, FunctionName, ImportPath, import_source, source_path
 from deferred_expand.sources.opening import default_retry, is_operator
 from deferred_expand.workers.arguments import SourceArguments
@@ -134,6 +138,7 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         self._item_steps: Steps = ()
         self.source, self._source = self._find(source)
         self.retry = retry or default_retry(self._source)
+        self._take_defaults(kwargs.get("default_args") or {})
         check_parameters(self)
         check_source_kwargs(self, self._source)
 
@@ -141,6 +146,22 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
     def partial(cls, **kwargs: Any) -> NoReturn:
         """:raises DefinitionError: always."""
         refuse_mapped(f"DAG {current_dag_id()!r}, task {kwargs.get('task_id')!r}")
+
+    def _take_defaults(self, default_args: dict[str, Any]) -> None:
+        """Those of the DAG are for an operator that is its source, too."""
+        if is_operator(self._source) and isinstance(self.source_kwargs, dict):
+            mine = operator_parameters(self._source)
+            defaults = {name: value for name, value in default_args.items() if name in mine}
+            self.source_kwargs = {**defaults, **self.source_kwargs}
+
+    def _read_template_files(self, operator: type[BaseOperator]) -> None:
+        try:
+            self.source_kwargs = read_template_files(self, operator, self.source_kwargs)
+        except TemplateNotFound as error:
+            raise DefinitionError(
+                f"{self.where}: there is no template file {error.name!r}. Put it beside the DAG file, or "
+                "name its folder in the DAG's template_searchpath"
+            ) from error
 
     def _find(self, source: Any) -> tuple[FunctionName, Source]:
         """
@@ -316,6 +337,8 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         return found
 
     def when_parsed(self) -> None:
+        if is_operator(self._source):
+            self._read_template_files(self._source)
         check_complete_dag(self, self._source, self.dag)
 
     # -- while the DAG runs -----------------------------------------------------------------------

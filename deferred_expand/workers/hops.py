@@ -22,6 +22,8 @@ from deferred_expand.streams.page import Position
 from deferred_expand.triggers.hop import HopTrigger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from deferred_expand.committing.store import StreamStore
     from deferred_expand.definition import StreamDefinition
     from deferred_expand.streams.commit_log import CommitLog
@@ -31,6 +33,7 @@ class WorkerHops:
     """
     :param source_kwargs: the operator's arguments, rendered.
     :param dag: which has what cannot be imported.
+    :param context: of the unmapped task.
     """
 
     def __init__(
@@ -40,11 +43,12 @@ class WorkerHops:
         source_kwargs: dict[str, Any],
         try_number: int,
         dag: Any,
+        context: Mapping[str, Any],
     ) -> None:
         self._definition = definition
         self._store = store
         operator: Any = find_function(definition.source, dag)
-        self._chain = OperatorChain(operator, source_kwargs, store.ref, try_number)
+        self._chain = OperatorChain(operator, source_kwargs, store.ref, try_number, context)
         self._steps = find_steps(definition.steps, dag)
 
     def go_on(self, log: CommitLog) -> HopTrigger | BatchEvent:
