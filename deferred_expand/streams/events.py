@@ -83,6 +83,8 @@ class BatchEvent:
     :param first: the number of the first one, counted from 0 over the whole stream.
     :param counts: the items of each.
     :param position: in the source, right after the last one.
+    :param waited: seconds that this try of the stream head had waited for the source when the last one was
+        staged; 0 where that is not limited.
     """
 
     stream: str
@@ -92,6 +94,7 @@ class BatchEvent:
     position: Position
     ended: bool = False
     failure: Failure | None = None
+    waited: float = 0.0
 
     @classmethod
     def empty(cls, stream: str) -> BatchEvent:

@@ -71,18 +71,19 @@ class WalkOpener:
         # ``InProcessSupervisorComms.send``): in a second thread it would find none.
         self._turn = asyncio.Lock() if is_in_process() else None
 
-    def open(self, checkpoint: Checkpoint, *, limited: bool = True) -> Walk:
+    def open(self, checkpoint: Checkpoint, *, limited: bool = True, waited: float = 0.0) -> Walk:
         """
         A walk from the checkpoint that is not started yet.
 
         :param limited: it may not be far ahead of what is committed.
+        :param waited: seconds that this try of the stream head has waited for the source before.
         """
         _watchdog.watch()
         policy = self._policy(limited)
         stager: Stager = XComStager(self._store, checkpoint.stream, policy.max_batch_bytes)
         if self._turn is not None:
             stager = StagerInTurn(stager, self._turn)
-        self._walk = Walk(self._open_source, stager, policy, checkpoint, self._pace(), self._guard())
+        self._walk = Walk(self._open_source, stager, policy, checkpoint, self._pace(), self._guard(), waited)
         return self._walk
 
     def results(self, thread: Threads) -> FinishedResults:

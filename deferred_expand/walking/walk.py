@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 from uuid import uuid4
 
@@ -47,6 +47,7 @@ class _Staged:
     count: int
     size: int
     position: Position
+    waited: float
 
 
 class Walk:
@@ -170,6 +171,11 @@ class Walk:
         self._changed.set()
         return True
 
+    def begin_try(self) -> None:
+        """Another try of the stream head goes on with this walk: count its wait for the source."""
+        self.clock.begin_try()
+        self._staged = deque(replace(staged, waited=0.0) for staged in self._staged)
+
     async def batches(self) -> BatchEvent:
         """
         Wait until something is staged, or the source is over; all that is staged by then.
@@ -193,6 +199,7 @@ class Walk:
             position=self._staged[-1].position if self._staged else self._committed.position,
             ended=self._over and self._failure is None and not self._suspended,
             failure=self._failure if self._over else None,
+            waited=self._staged[-1].waited if self._staged else 0.0,
         )
 
     async def _until(self, holds: Callable[[], bool]) -> None:
@@ -364,7 +371,8 @@ class Walk:
         for batch, size in zip(encoded.batches, encoded.sizes, strict=True):
             number = self._committed.batches + len(self._staged)
             await write_batch(self._stager, self._policy, number, self.writer, batch)
-            self._staged.append(_Staged(len(batch), size, source.take(len(batch))))
+            waited = 0.0 if self._policy.execution_timeout is None else self.clock.waited
+            self._staged.append(_Staged(len(batch), size, source.take(len(batch)), waited))
             self._changed.set()
         self._weigh(encoded, source.full)
         if encoded.error is not None:

@@ -19,9 +19,9 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.committing.store import StreamStore
-from deferred_expand.exceptions import ItemFailedFast, StreamError
+from deferred_expand.exceptions import ItemFailedFast, SourceFailed, SourceTimedOut, StreamError
 from deferred_expand.streams.commit_log import CommitLog
-from deferred_expand.streams.events import BatchEvent
+from deferred_expand.streams.events import BatchEvent, Failure
 from deferred_expand.streams.page import START
 from deferred_expand.triggers import failing_fast
 from deferred_expand.triggers.expansion import Expansion
@@ -84,6 +84,23 @@ def test_it_waits_until_the_last_worker_is_reported(
     with time_machine.travel(NOON, tick=False), pytest.raises(AirflowRescheduleException) as raised:
         head._requeue()
     assert raised.value.reschedule_date == NOON + timedelta(seconds=seconds)
+
+
+def test_a_source_that_took_too_long_fails_the_head_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    with DAG("dag", schedule=None):
+        definition = replace(make_stream().definition, mapped_task_id="insert")
+        head = StreamHeadOperator(task_id="head", definition=definition, source_kwargs={"count": 1})
+    store = StreamStore(definition.ref(RUN_ID))
+    store.write_log(CommitLog("s", batches=1, items=3, writer="w"))
+    airflow.tables.instances |= {("users", -1): "success", **{("insert", n): None for n in range(4)}}
+    failure = Failure.of(SourceTimedOut("source of task 'users' in DAG 'dag' was waited for longer than"))
+    event = BatchEvent("s", "w", 1, (), START, failure=failure)
+    with pytest.raises(SourceFailed, match="'users' in DAG 'dag' was waited for.* map index 0 to go on"):
+        head.commit(airflow.context(map_index=0), event.to_json())
+    with pytest.raises(TaskDeferred):  # its next try
+        head.execute(airflow.context(map_index=0, try_number=2))
 
 
 @pytest.fixture

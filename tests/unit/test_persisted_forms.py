@@ -47,7 +47,7 @@ DEFINITION = StreamDefinition(
     page_timeout=30.0,
     execution_timeout=600.0,
 )
-EVENT = BatchEvent("s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback"))
+EVENT = BatchEvent("s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback"), waited=12.5)
 FORMS: dict[str, Any] = {
     "batch_event": EVENT,
     "announcement": Announcement("board", "users", 1700000000.5, EVENT),
@@ -62,6 +62,7 @@ FORMS: dict[str, Any] = {
         failure=EVENT.failure,
         failed_try=2,
         failed_before=(2, 1),
+        waited=(2, 12.5),
     ),
     "expansion": Expansion(DEFINITION, "run", "s", for_head=True, failed_before=1),
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.sdk import DAG
 
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.exceptions import DefinitionError
@@ -17,10 +19,12 @@ from deferred_expand.shaping.steps import Step
 from deferred_expand.sources.function import walk_function
 from deferred_expand.sources.hops import walk_trigger
 from deferred_expand.sources.opening import open_source
+from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.streams.ref import StreamRef
 from deferred_expand.walking import tasks
 from deferred_expand.walking.pace import Pace
+from deferred_expand.walking.registry import WalkRegistry
 from deferred_expand.walking.results import FinishedResults
 from deferred_expand.walking.retry import SourceRetry
 from deferred_expand.walking.threads import Threads
@@ -331,3 +335,95 @@ def test_a_limit_that_is_none_is_refused(dag: Any, given: Any) -> None:
         DeferredExpandOperator(
             task_id="users", source=sources.numbers, source_kwargs={"count": 1}, page_timeout=given
         )
+
+
+# -- execution_timeout of the unmapped task ---------------------------------------------------------
+
+
+@pytest.mark.asyncio
+@looptime
+async def test_all_that_a_try_waits_for_its_source_is_limited() -> None:
+    source, stager = PagedNumbers(pages=100, delay=10), MemoryStager()
+    name = "source of task 'users' in DAG 'crm'"
+    walk = make_walk(source, stager, START, execution_timeout=35, source_retries=9, name=name)
+    event = await walk_to_end(walk)
+    assert event.failure is not None
+    assert event.failure.message == (
+        f"{name} was waited for longer than the execution_timeout of the task, 35 s in all"
+    )
+    assert event.failure.outcome == "retry"
+    assert now() == pytest.approx(35, abs=0.1)
+    assert (source.opened_at, source.closed) == ([0], 1), "it is not opened again"
+    assert stager.items(event) == source.everything[:9], "what came before is staged"
+    assert stager.closed
+
+
+@pytest.mark.asyncio
+@looptime
+async def test_the_pauses_before_a_source_is_opened_again_count() -> None:
+    source = PagedNumbers(breaks={0: 99})
+    walk = make_walk(source, MemoryStager(), START, execution_timeout=10, source_retries=9)
+    event = await walk_to_end(walk)
+    assert event.failure is not None
+    assert "execution_timeout" in event.failure.message
+    assert len(source.opened_at) == 4, "after 0, 1, 3 and 7 seconds"
+    assert now() == pytest.approx(10, abs=0.1)
+
+
+@pytest.mark.asyncio
+@looptime
+async def test_what_the_same_try_has_waited_before_counts() -> None:
+    source, stager = PagedNumbers(pages=100, delay=10), MemoryStager()
+    policy = walk_policy(source, execution_timeout=35, batch_size=3)
+    walk = Walk(source.open, stager, policy, START, waited=20)
+    walk.start()
+    await asyncio.sleep(12)
+    event = await walk.batches()
+    assert event.waited == pytest.approx(30, abs=0.1), "is committed with the batch"
+    assert (await walk.all_batches()).failure is not None
+    assert now() == pytest.approx(15, abs=0.1)
+    await walk.close()
+
+
+@pytest.mark.asyncio
+@looptime
+async def test_another_try_that_goes_on_with_the_walk_waits_anew() -> None:
+    source, registry = PagedNumbers(pages=100, delay=10), WalkRegistry()
+    opened: list[Walk] = []
+
+    def open_walk() -> Walk:
+        opened.append(make_walk(source, MemoryStager(), START, batch_size=3, execution_timeout=35))
+        return opened[-1]
+
+    async def wanted() -> bool:
+        return True
+
+    for generation, expected in ((1, 10), (1, 20), (2, 0)):
+        async with registry.hold("key", generation, START, open_walk, wanted, idle_timeout=60) as walk:
+            assert (await walk.batches()).waited == pytest.approx(expected, abs=0.1)
+            await asyncio.sleep(12)
+    assert now() == pytest.approx(46, abs=0.1), "the second try began at 34 s"
+    await asyncio.sleep(22)
+    assert not walk.failed
+    await asyncio.sleep(2)
+    assert walk.failed
+    assert len(opened) == 1
+
+
+def test_what_a_try_has_waited_is_committed_with_its_batches() -> None:
+    first = plan_commit(CommitLog("s"), BatchEvent("s", "w", 0, (3,), START.position, waited=12.5), 1)
+    assert first is not None
+    log = CommitLog.from_json(json.loads(json.dumps(first.log.to_json())))
+    assert log.waited_in(try_number=1) == 12.5
+    assert log.waited_in(try_number=2) == 0
+    second = plan_commit(log, BatchEvent("s", "w", 1, (3,), START.position, waited=2.0), 2)
+    assert second is not None
+    assert (second.log.waited_in(1), second.log.waited_in(2)) == (0, 2)
+
+
+def test_the_defaults_of_a_dag_limit_a_source_and_no_stream_made_of_it() -> None:
+    with DAG("my_dag", schedule=None, default_args={"execution_timeout": timedelta(hours=1)}):
+        users = DeferredExpandOperator(task_id="users", source=sources.numbers, source_kwargs={"count": 1})
+        joined = users.output.concat(users.output)
+    assert users.definition.execution_timeout == 3600
+    assert joined.stream.definition.execution_timeout is None
