@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure, check_version
@@ -44,6 +45,7 @@ class CommitLog:
         only kept where the first that fails ends the stream.
     :param waited: the last try of the stream head, and the seconds that it had waited for the source at the
         last commit; only kept where that is limited.
+    :param at: when the last batch was staged, or the stream opened, in seconds since the epoch.
     """
 
     stream: str
@@ -58,6 +60,7 @@ class CommitLog:
     failed_try: int | None = None
     failed_before: tuple[int, int] | None = None
     waited: tuple[int, float] | None = None
+    at: int | None = None
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -75,6 +78,14 @@ class CommitLog:
             f"stream {state}: {self.items} item{'s' * (self.items != 1)} "
             f"in {self.batches} batch{'es' * (self.batches != 1)}"
         )
+
+    @property
+    def label(self) -> str:
+        """The same for the stream head, which is labelled when something is committed, and not again."""
+        if self.at is None or self.ended or self.failure is not None:
+            return self.describe()
+        since = datetime.fromtimestamp(self.at, tz=timezone.utc)
+        return f"{self.describe()}, nothing since {since:%Y-%m-%d %H:%M} UTC"
 
     def to_json(self) -> dict[str, JSON]:
         return {
@@ -200,6 +211,7 @@ def plan_commit(log: CommitLog, event: BatchEvent, try_number: int) -> Commit | 
         failure=event.failure,
         failed_try=try_number if event.failure else None,
         waited=(try_number, round(event.waited, 3)) if event.waited else log.waited,
+        at=event.at if counts else log.at,
     )
     return Commit(pages, committed, log.items)
 

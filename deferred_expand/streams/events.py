@@ -85,6 +85,7 @@ class BatchEvent:
     :param position: in the source, right after the last one.
     :param waited: seconds that this try of the stream head had waited for the source when the last one was
         staged; 0 where that is not limited.
+    :param at: when the last one was staged, in seconds since the epoch.
     """
 
     stream: str
@@ -95,6 +96,7 @@ class BatchEvent:
     ended: bool = False
     failure: Failure | None = None
     waited: float = 0.0
+    at: int | None = None
 
     @classmethod
     def empty(cls, stream: str) -> BatchEvent:

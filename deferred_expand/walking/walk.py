@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
@@ -48,6 +49,7 @@ class _Staged:
     size: int
     position: Position
     waited: float
+    at: int
 
 
 class Walk:
@@ -200,6 +202,7 @@ class Walk:
             ended=self._over and self._failure is None and not self._suspended,
             failure=self._failure if self._over else None,
             waited=self._staged[-1].waited if self._staged else 0.0,
+            at=self._staged[-1].at if self._staged else None,
         )
 
     async def _until(self, holds: Callable[[], bool]) -> None:
@@ -372,7 +375,7 @@ class Walk:
             number = self._committed.batches + len(self._staged)
             await write_batch(self._stager, self._policy, number, self.writer, batch)
             waited = 0.0 if self._policy.execution_timeout is None else self.clock.waited
-            self._staged.append(_Staged(len(batch), size, source.take(len(batch)), waited))
+            self._staged.append(_Staged(len(batch), size, source.take(len(batch)), waited, int(time.time())))
             self._changed.set()
         self._weigh(encoded, source.full)
         if encoded.error is not None:

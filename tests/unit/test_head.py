@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
@@ -101,6 +102,35 @@ def test_a_source_that_took_too_long_fails_the_head_with_the_limit(monkeypatch: 
         head.commit(airflow.context(map_index=0), event.to_json())
     with pytest.raises(TaskDeferred):  # its next try
         head.execute(airflow.context(map_index=0, try_number=2))
+
+
+def test_the_label_tells_since_when_nothing_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    with DAG("dag", schedule=None):
+        stream = make_stream()
+        head = StreamHeadOperator(
+            task_id="head", definition=replace(stream.definition, mapped_task_id="insert"), source_kwargs={}
+        )
+        stream._mapped = Mock(task_id="insert")
+    airflow.tables.instances["users", -1] = "success"
+    with time_machine.travel(NOON, tick=False):
+        stream.execute(airflow.context(map_index=-1))
+    context = airflow.context(map_index=0)
+    with time_machine.travel(NOON + timedelta(minutes=5), tick=False), pytest.raises(TaskDeferred):
+        head.execute(context)
+    opened = "stream open: 0 items in 0 batches, nothing since 2026-01-01 12:00 UTC"
+    assert context["ti"].rendered_map_index == opened
+    log = StreamStore(stream.definition.ref(RUN_ID)).read_log()
+    assert log is not None
+    event = BatchEvent(log.stream, "w", 0, (3,), START, at=int(NOON.timestamp()) + 120)
+    with (
+        time_machine.travel(NOON + timedelta(minutes=9), tick=False),
+        pytest.raises(AirflowRescheduleException),
+    ):
+        head.commit(context, event.to_json())
+    came = "stream open: 3 items in 1 batch, nothing since 2026-01-01 12:02 UTC"
+    assert context["ti"].rendered_map_index == came
 
 
 @pytest.fixture

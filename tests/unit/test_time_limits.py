@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import time_machine
 from airflow.sdk import DAG
 
 from deferred_expand import DeferredExpandOperator
@@ -335,6 +336,25 @@ def test_a_limit_that_is_none_is_refused(dag: Any, given: Any) -> None:
         DeferredExpandOperator(
             task_id="users", source=sources.numbers, source_kwargs={"count": 1}, page_timeout=given
         )
+
+
+@pytest.mark.asyncio
+@looptime
+async def test_a_batch_is_told_with_the_time_that_it_came_at_and_stays_as_it_is() -> None:
+    """An event that changes would be announced again and again."""
+    source, noon = PagedNumbers(pages=2, size=5, delay=100), 1767268800
+    walk = make_walk(source, MemoryStager(), START, execution_timeout=1000)
+    walk.start()
+    with time_machine.travel(noon, tick=False):
+        first = await walk.batches()
+    assert first.at == noon
+    with time_machine.travel(noon + 50, tick=False):
+        await asyncio.sleep(50)
+        assert await walk.batches() == first
+    with time_machine.travel(noon + 100, tick=False):
+        await walk.all_batches()
+        assert (await walk.batches()).at == noon + 100
+    await walk.close()
 
 
 # -- execution_timeout of the unmapped task ---------------------------------------------------------
