@@ -1,8 +1,8 @@
 """
 What runs after some items: instead of a trigger rule, which counts the stream head, a task that looks.
 
-``one_success``, ``all_failed``, ``all_skipped`` and the like take the stream head (map index 0) for an item. A
-task with ``all_done`` that is skipped unless the items' states are as wanted means the items alone.
+``one_success``, ``all_failed``, ``all_skipped`` and the like take the stream head (map index 0) for an item.
+A task with ``all_done`` that is skipped unless the items are as wanted means the items alone.
 """
 
 from __future__ import annotations
