@@ -137,6 +137,7 @@ def source_runs(airflow: LocalAirflow, api: PagedApi) -> dict[str, Run]:
         "example_shaped_stream": {},
         "example_zip_streams": {},
         "example_random_search": {},
+        "example_item_states": {},
         "example_back_pressure": {},
         "example_list_bucket": {"bucket": api.url("bucket/objects")},
         "example_stream_pages": {"url": api.url("example_stream_pages")},

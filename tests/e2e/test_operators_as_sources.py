@@ -122,6 +122,18 @@ def test_example_stream_pages(source_runs: Runs) -> None:
     assert run.result("report") == 6
 
 
+def test_example_item_states(source_runs: Runs) -> None:
+    """What README gives in the place of trigger rules that count the head."""
+    run = source_runs["example_item_states"]
+    assert run.wait() == "success"
+    assert run.states("load") == ["success", "skipped", "skipped", "success", "success"]
+    states = {task: run.states(task) for task in ("one_is_loaded", "report", "all_are_small", "advertise")}
+    assert states == {
+        "one_is_loaded": ["success"], "report": ["success"],
+        "all_are_small": ["skipped"], "advertise": ["skipped"],
+    }  # fmt: skip
+
+
 def test_example_stream_files(source_runs: Runs) -> None:
     run = source_runs["example_stream_files"]
     assert run.wait() == "success"
