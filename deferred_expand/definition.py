@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from deferred_expand.shaping.steps import NamedStep
 from deferred_expand.sources.importing import FunctionName, name_from_json
 from deferred_expand.streams.ref import StreamRef
+from deferred_expand.walking.clock import TimeLimits
 from deferred_expand.walking.retry import SourceRetry
 
 Materialize = Literal["auto", "triggerer", "callback"]
@@ -68,6 +69,12 @@ class StreamDefinition:
     def may_skip(self) -> bool:
         """Whether some of its items may be such as their instances skip, as a ``map`` function says."""
         return bool(self.parents) or any(step.kind == "map" for step in self.steps)
+
+    @property
+    def limits(self) -> TimeLimits:
+        """Of the time that the source may take."""
+        name = f"source of task {self.task_id!r} in DAG {self.dag_id!r}"
+        return TimeLimits(name, self.page_timeout, self.execution_timeout)
 
     @property
     def where(self) -> str:

@@ -135,10 +135,8 @@ class WalkOpener:
             walk_ahead_bytes=settings.walk_ahead_bytes() if limited else math.inf,
             max_batch_bytes=settings.max_batch_bytes(),
             max_items=definition.max_items or math.inf,
-            name=f"source of task {definition.task_id!r} in DAG {definition.dag_id!r}",
             retry=definition.retry,
-            page_timeout=definition.page_timeout,
-            execution_timeout=definition.execution_timeout,
+            limits=definition.limits,
         )
 
     def _guard(self) -> Guard | None:

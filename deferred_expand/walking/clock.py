@@ -5,20 +5,55 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deferred_expand.exceptions import SourceTimedOut
+from deferred_expand.walking.tasks import end
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
 
-    from deferred_expand.walking.policy import WalkPolicy
+T = TypeVar("T")
 
 STOPPED_LOOK = 1.0  # seconds between two looks at a clock that is stopped, at least
 
 
 class PageTimedOut(TimeoutError):
     """The source gave nothing for ``page_timeout`` seconds; it may be asked again."""
+
+
+@dataclass(frozen=True)
+class TimeLimits:
+    """
+    :param name: of the source, for messages.
+    :param page_timeout: seconds that the source may take to give anything.
+    :param execution_timeout: seconds that one try of the stream head may wait for the source in all.
+    """
+
+    name: str
+    page_timeout: float | None = None
+    execution_timeout: float | None = None
+
+    @property
+    def for_page(self) -> float:
+        return math.inf if self.page_timeout is None else self.page_timeout
+
+    @property
+    def in_all(self) -> float:
+        return math.inf if self.execution_timeout is None else self.execution_timeout
+
+    def page_timed_out(self) -> PageTimedOut:
+        return PageTimedOut(f"{self.name} gave nothing for {self.for_page:g} s, its page_timeout")
+
+    def timed_out(self) -> SourceTimedOut:
+        return SourceTimedOut(
+            f"{self.name} was waited for longer than the execution_timeout of the task, "
+            f"{self.in_all:g} s in all"
+        )
+
+
+NO_LIMITS = TimeLimits("the source")
 
 
 class SourceClock:
@@ -31,9 +66,9 @@ class SourceClock:
     :ivar heard_at: when the source last gave something, in the loop's time.
     """
 
-    def __init__(self, policy: WalkPolicy, waited: float = 0.0) -> None:
+    def __init__(self, limits: TimeLimits, waited: float = 0.0) -> None:
         self.heard_at = 0.0
-        self._policy = policy
+        self._limits = limits
         self._waited = waited
         self._runs_since: float | None = None
 
@@ -74,36 +109,49 @@ class SourceClock:
     @property
     def left(self) -> float:
         """Seconds that are left of ``execution_timeout``."""
-        limit = self._policy.execution_timeout
-        return math.inf if limit is None else limit - self.waited
+        return self._limits.in_all - self.waited
 
     def due_in(self) -> float | None:
         """Seconds after which to look for a limit that has passed; ``None``: there is none."""
-        page = self._policy.page_timeout
+        page = self._limits.for_page
         if self._runs_since is None:
-            due = max(self.left, STOPPED_LOOK)
+            due = min(page, max(self.left, STOPPED_LOOK))
         else:
-            due = max(0.0, min(self.left, math.inf if page is None else self.heard_at + page - _now()))
-        due = min(due, math.inf if page is None else page)
+            due = max(0.0, min(self.left, self.heard_at + page - _now()))
         return None if due == math.inf else due
 
     def late(self) -> PageTimedOut | SourceTimedOut | None:
         """Which limit has passed."""
         if self._runs_since is None:
             return None
-        used_up, page = self.used_up(), self._policy.page_timeout
-        if used_up is None and page is not None and _now() >= self.heard_at + page:
-            return PageTimedOut(f"{self._policy.name} gave nothing for {page:g} s, its page_timeout")
+        used_up = self.used_up()
+        if used_up is None and _now() >= self.heard_at + self._limits.for_page:
+            return self._limits.page_timed_out()
         return used_up
 
     def used_up(self) -> SourceTimedOut | None:
         """Nothing is left of ``execution_timeout``."""
-        if self.left > 0:
-            return None
-        return SourceTimedOut(
-            f"{self._policy.name} was waited for longer than the execution_timeout of the task, "
-            f"{self._policy.execution_timeout:g} s in all"
-        )
+        return self._limits.timed_out() if self.left <= 0 else None
+
+
+async def in_time(waiting: Coroutine[Any, Any, T], clock: SourceClock) -> T:
+    """
+    What is waited for, if it comes before a limit passes.
+
+    :raises PageTimedOut:
+    :raises SourceTimedOut:
+    """
+    task = asyncio.create_task(waiting, name="a source with a limit")
+    try:
+        while True:
+            await asyncio.wait({task}, timeout=clock.due_in())
+            if task.done():
+                return task.result()
+            late = clock.late()
+            if late is not None:
+                raise late
+    finally:
+        await end(task)
 
 
 def _now() -> float:

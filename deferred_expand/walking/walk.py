@@ -77,7 +77,7 @@ class Walk:
     ) -> None:
         self.stream = start.stream
         self.writer = uuid4().hex[:12]
-        self.clock = SourceClock(policy, waited)
+        self.clock = SourceClock(policy.limits, waited)
         self._source = Puller(open_source, policy, start, pace, self.clock)
         self._stager = stager
         self._policy = policy
@@ -374,7 +374,7 @@ class Walk:
         for batch, size in zip(encoded.batches, encoded.sizes, strict=True):
             number = self._committed.batches + len(self._staged)
             await write_batch(self._stager, self._policy, number, self.writer, batch)
-            waited = 0.0 if self._policy.execution_timeout is None else self.clock.waited
+            waited = 0.0 if self._policy.limits.execution_timeout is None else self.clock.waited
             self._staged.append(_Staged(len(batch), size, source.take(len(batch)), waited, int(time.time())))
             self._changed.set()
         self._weigh(encoded, source.full)

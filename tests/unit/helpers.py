@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deferred_expand.exceptions import ItemNotSerializable
 from deferred_expand.streams.page import Page
+from deferred_expand.walking.clock import TimeLimits
 from deferred_expand.walking.policy import WalkPolicy
 from deferred_expand.walking.staging import Encoded
 from deferred_expand.walking.walk import Walk
@@ -123,6 +124,7 @@ def make_walk(
 
 
 def walk_policy(source: PagedNumbers, **policy: Any) -> WalkPolicy:
+    limits = ("name", "page_timeout", "execution_timeout")
     given: dict[str, Any] = {
         "batch_size": 5,
         "batch_interval": 5.0,
@@ -131,6 +133,7 @@ def walk_policy(source: PagedNumbers, **policy: Any) -> WalkPolicy:
         "walk_ahead_bytes": float("inf"),
         "max_batch_bytes": 1_000_000,
         "resumable": source.takes_cursor,
+        "limits": TimeLimits(**{"name": "the source", **{n: policy.pop(n) for n in limits if n in policy}}),
         **policy,
     }
     return WalkPolicy(**given)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +121,27 @@ class QuietFirstOperator(BaseOperator):
             context["ti"].xcom_push("return_value", ["1a", *second])
         self._ask(event + 1)
         raise AssertionError("deferred before")
+
+
+class SlowOperator(QuietFirstOperator):
+    """Its sync halves take a while, and it goes on whatever error it gets."""
+
+    def __init__(self, *, begins_in: float = 0, takes: float = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.begins_in = begins_in
+        self.takes = takes
+
+    def execute(self, context: Context) -> Any:
+        self._sleep(self.begins_in)
+        super().execute(context)
+
+    def take(self, context: Context, event: Any) -> list[str]:
+        self._sleep(self.takes)
+        return super().take(context, event)
+
+    def _sleep(self, seconds: float) -> None:
+        with suppress(Exception):
+            time.sleep(seconds)
 
 
 class ReturningOperator(BaseOperator):

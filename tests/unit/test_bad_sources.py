@@ -13,6 +13,7 @@ import pytest
 
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.page import Page
+from deferred_expand.walking.clock import TimeLimits
 from deferred_expand.walking.policy import WalkPolicy
 from deferred_expand.walking.walk import Walk
 from deferred_expand.walking.watchdog import LoopWatchdog
@@ -38,7 +39,7 @@ def make_walk(source: Any, stager: MemoryStager | None = None, **options: Any) -
             "walk_ahead": float("inf"),
             "walk_ahead_bytes": float("inf"),
             "max_batch_bytes": 1_000_000,
-            "name": "source of task 'users'",
+            "limits": TimeLimits("source of task 'users'"),
             **options,
         }
     )
