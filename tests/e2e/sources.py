@@ -117,11 +117,8 @@ def fails_twice(notes: str, cursor: int | None = None) -> Iterator[Page]:
     """Two pages; the second comes when it is asked for the third time."""
     if cursor is None:
         yield Page(items=[0, 1], cursor=1)
-    with Path(notes).open("a+") as asked:
-        asked.write("asked\n")
-        asked.seek(0)
-        if len(asked.readlines()) < 3:
-            raise ApiBroke("come back later")
+    if _count(Path(notes)) < 3:
+        raise ApiBroke("come back later")
     yield Page(items=[2], cursor=2)
 
 
@@ -203,3 +200,29 @@ async def endless(notes: str) -> AsyncIterator[int]:
             await asyncio.sleep(0.2)
     finally:
         path.with_suffix(".closed").touch()
+
+
+async def hangs(notes: str, times: int, cursor: int | None = None) -> AsyncIterator[Page]:
+    """Two pages; before the second it hangs as often as that."""
+    if cursor is None:
+        yield Page(items=[0, 1], cursor=1)
+    try:
+        if await asyncio.to_thread(_count, Path(notes)) <= times:
+            await asyncio.Event().wait()
+        yield Page(items=[2], cursor=2)
+    finally:
+        Path(notes).with_suffix(".closed").touch()
+
+
+def _count(notes: Path) -> int:
+    """How often it was called."""
+    with notes.open("a+") as asked:
+        asked.write("asked\n")
+        asked.seek(0)
+        return len(asked.readlines())
+
+
+def hangs_in_a_thread(seconds: float) -> Iterator[int]:
+    yield 0
+    time.sleep(seconds)
+    yield 1

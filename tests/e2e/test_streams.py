@@ -60,6 +60,7 @@ def test_items_run_before_the_source_has_given_its_last_page(airflow: LocalAirfl
     run, gates = start(airflow, "gated_auto", tmp_path)
     gates.open(1)
     wait_for_successes(run, 1)
+    assert ", nothing since 20" in run.instances("echo")[0]["rendered_map_index"]
     gates.open(2)
     wait_for_successes(run, 3)
     gates.end()
@@ -132,6 +133,31 @@ def test_an_ordinary_generator_is_a_source_and_what_it_gives_is_no_template(runs
     run = runs["blocking"]
     assert run.wait() == "success"
     assert run.result() == [f"{{{{ 1 / 0 }}}} {number}" for number in range(4)]
+
+
+def test_a_page_that_does_not_come_in_time_is_asked_for_again(runs: Runs, notes: Path) -> None:
+    run = runs["hangs_twice"]
+    assert run.wait() == "success"
+    assert [result["value"] for result in run.result()] == [0, 1, 2]
+    assert (notes / "hangs_twice").read_text() == "asked\n" * 3
+
+
+@pytest.mark.parametrize(("dag_id", "items"), [("hangs", 1), ("hangs_between_workers", 0)])
+def test_a_source_that_hangs_fails_the_head_by_the_limit(runs: Runs, dag_id: str, items: int) -> None:
+    run = runs[dag_id]
+    assert run.wait() == "failed"
+    assert run.states("echo") == ["failed"] + ["success"] * items
+    expected = f"source of task 'stream' in DAG '{dag_id}' gave nothing for 2 s, its page_timeout"
+    assert expected in run.log("echo", map_index=0)
+
+
+def test_execution_timeout_of_the_unmapped_task_ends_walk_and_head(runs: Runs, notes: Path) -> None:
+    run = runs["takes_too_long"]
+    assert run.wait() == "failed"
+    assert run.states("echo") == ["failed", "success", "success"]
+    log = run.log("echo", map_index=0)
+    assert "source of task 'stream' in DAG 'takes_too_long' was waited for longer than the exec" in log
+    assert (notes / "takes_too_long.closed").exists()
 
 
 def test_too_many_items_name_the_setting_and_the_way_on(runs: Runs) -> None:

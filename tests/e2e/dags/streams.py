@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Asset, Param, task
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import DAG, Asset, BaseOperator, Param, task
 
-from deferred_expand import DeferredExpandOperator
+from deferred_expand import DeferredExpandOperator, SourceRetry
 from tests.e2e import sources
 from tests.e2e.operators import DeferringEchoOperator, EchoOperator, StartsFromTriggerOperator
 
 API = {"url": "{{ params.url }}"}
 WITH_URL = {"url": Param("", type="string")}
+WITH_NOTES = {"notes": Param("", type="string")}
 
 
 @task
@@ -126,4 +128,46 @@ with DAG("blocking", schedule=None):
 
 with DAG("too_long", schedule=None):
     stream = DeferredExpandOperator(task_id="stream", source=sources.numbers, source_kwargs={"count": 70})
+    EchoOperator.partial(task_id="echo").expand(value=stream.output)
+
+with DAG("hangs_twice", schedule=None, params=WITH_NOTES):
+    stream = DeferredExpandOperator(
+        task_id="stream",
+        source=sources.hangs,
+        source_kwargs={"notes": "{{ params.notes }}", "times": 2},
+        page_timeout=2,
+    )
+    collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
+
+with DAG("hangs", schedule=None):
+    stream = DeferredExpandOperator(
+        task_id="stream",
+        source=sources.hangs_in_a_thread,
+        source_kwargs={"seconds": 30},
+        source_retries=0,
+        page_timeout=timedelta(seconds=2),
+    )
+    EchoOperator.partial(task_id="echo").expand(value=stream.output)
+
+with DAG("takes_too_long", schedule=None, params=WITH_NOTES):
+    stream = DeferredExpandOperator(
+        task_id="stream",
+        source=sources.hangs,
+        source_kwargs={"notes": "{{ params.notes }}", "times": 99},
+        execution_timeout=timedelta(seconds=8),
+    )
+    EchoOperator.partial(task_id="echo").expand(value=stream.output)
+
+
+class HangingOperator(BaseOperator):
+    """Only this file has it, so its hops run on workers."""
+
+    def execute(self, context: Any) -> None:
+        self.defer(trigger=TimeDeltaTrigger(timedelta(hours=1)), method_name="execute")
+
+
+with DAG("hangs_between_workers", schedule=None):
+    stream = DeferredExpandOperator(
+        task_id="stream", source=HangingOperator, page_timeout=2, retry=SourceRetry(attempts=1)
+    )
     EchoOperator.partial(task_id="echo").expand(value=stream.output)
