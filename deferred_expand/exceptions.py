@@ -8,6 +8,7 @@ Every error this package raises, in one tree.
     │   └── SourceNotImportable    a triggerer could not import the source
     ├── SourceError                the outside source did not keep its part
     │   ├── SourceFailed           it raised, and ``source_retries`` are used up
+    │   ├── SourceTimedOut         ``execution_timeout`` of the unmapped task has passed
     │   ├── SourceGaveUp           it raised ``AirflowFailException``: no more tries
     │   ├── SourceSkipped          it raised ``AirflowSkipException``
     │   ├── CursorStuck            it gave one cursor twice, with items in between
@@ -47,6 +48,10 @@ class SourceError(DeferredExpandError):
 
 class SourceFailed(SourceError):
     """The source raised, also when it was opened again ``source_retries`` times."""
+
+
+class SourceTimedOut(SourceError):
+    """The source was waited for longer than ``execution_timeout`` of the unmapped task."""
 
 
 class SourceGaveUp(SourceError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jinja2 import TemplateNotFound
@@ -88,6 +89,10 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         are not finished.
     :param rate_limit: items per second.
     :param max_items: at which the stream ends, for a source that never does.
+    :param page_timeout: seconds, or a ``timedelta``, that the source may take to give anything: a page,
+        an item, an operator's next hop. After that it counts as an error of the source. There is no
+        limit by default, as a source may wait for events. The ``execution_timeout`` of this task is the
+        limit of all the time that one try of the stream head waits for the source.
     :param show: names of ``source_kwargs`` whose rendered values may be seen in the web UI; the others
         are shown as they are written in the DAG.
     :raises DefinitionError: the DAG uses it wrongly.
@@ -109,6 +114,7 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         max_pending: int | None = None,
         rate_limit: float | None = None,
         max_items: int | None = None,
+        page_timeout: float | timedelta | None = None,
         show: Collection[str] = (),
         **kwargs: Any,
     ) -> None:
@@ -124,6 +130,7 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         self.max_pending = max_pending
         self.rate_limit = rate_limit
         self.max_items = max_items
+        self.page_timeout = _seconds(page_timeout)
         self._parents: tuple[DeferredExpandOperator, ...] = ()
         self._shared = False
         self._mapped: MappedOperator | None = None
@@ -269,6 +276,9 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
             materialize=self.materialize,
             max_pending=self.max_pending,
             trigger_rule="all_success",
+            # It waits for its parents, as long as those wait for theirs: not what a DAG's defaults mean.
+            page_timeout=None,
+            execution_timeout=None,
             task_id=free_task_id(self, name),
             dag=self.dag,
             task_group=self.task_group,
@@ -315,6 +325,8 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
             rate_limit=self.rate_limit,
             max_items=self.max_items,
             fail_fast=self.dag.fail_fast,
+            page_timeout=self.page_timeout,
+            execution_timeout=_seconds(self.execution_timeout or None),
         )
 
     def function_at(self, step: int | None) -> Callable[..., Any]:
@@ -338,6 +350,10 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
     def commit(self, context: Any, event: dict[str, Any], until: int | None = 0) -> MappableValue:
         """Where no stream head does: see :meth:`StreamOpener.commit`."""
         return StreamOpener(self, self.definition, self.rendered_kwargs, context).commit(event, until)
+
+
+def _seconds(time: float | timedelta | None) -> float | None:
+    return time.total_seconds() if isinstance(time, timedelta) else time
 
 
 class StreamBranchOperator(DeferredExpandOperator):

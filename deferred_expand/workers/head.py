@@ -121,7 +121,7 @@ class StreamHeadOperator(SourceArguments):
             return self.execute(context)
         wait.store.write(plan, mapped_length=1 + plan.log.items)
         self.log.info("Committed %d batch(es): %s", len(outcome.counts), plan.log.describe())
-        set_map_index_label(context, plan.log.describe())
+        set_map_index_label(context, plan.log.label)
         # The pass of the scheduler that creates the instances is also the one that shows which of
         # those that the expander has made an earlier pass took for surplus.
         if outcome.counts or (plan.log.ended and self._definition.materialize != "callback"):
@@ -129,7 +129,7 @@ class StreamHeadOperator(SourceArguments):
         self._go_on(context, wait, plan.log)
 
     def _go_on(self, context: Any, wait: StreamWait, log: CommitLog) -> None:
-        set_map_index_label(context, log.describe())
+        set_map_index_label(context, log.label)
         if not log.ended and log.failure is None:
             if self._definition.fail_fast and not is_in_process():
                 self._require_no_failed_item(wait, log)

@@ -6,6 +6,7 @@ Shared by the stream head and, when a stream is run again, by the unmapped task.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -112,4 +113,5 @@ class WorkerHops:
             position=Position(cursor) if error is None else start.after(sum(counts)),
             ended=result.next is None and error is None,
             failure=Failure.of(error) if error is not None else None,
+            at=int(time.time()),
         )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
@@ -19,9 +20,9 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.committing.store import StreamStore
-from deferred_expand.exceptions import ItemFailedFast, StreamError
+from deferred_expand.exceptions import ItemFailedFast, SourceFailed, SourceTimedOut, StreamError
 from deferred_expand.streams.commit_log import CommitLog
-from deferred_expand.streams.events import BatchEvent
+from deferred_expand.streams.events import BatchEvent, Failure
 from deferred_expand.streams.page import START
 from deferred_expand.triggers import failing_fast
 from deferred_expand.triggers.expansion import Expansion
@@ -84,6 +85,52 @@ def test_it_waits_until_the_last_worker_is_reported(
     with time_machine.travel(NOON, tick=False), pytest.raises(AirflowRescheduleException) as raised:
         head._requeue()
     assert raised.value.reschedule_date == NOON + timedelta(seconds=seconds)
+
+
+def test_a_source_that_took_too_long_fails_the_head_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    with DAG("dag", schedule=None):
+        definition = replace(make_stream().definition, mapped_task_id="insert")
+        head = StreamHeadOperator(task_id="head", definition=definition, source_kwargs={"count": 1})
+    store = StreamStore(definition.ref(RUN_ID))
+    store.write_log(CommitLog("s", batches=1, items=3, writer="w"))
+    airflow.tables.instances |= {("users", -1): "success", **{("insert", n): None for n in range(4)}}
+    failure = Failure.of(SourceTimedOut("source of task 'users' in DAG 'dag' was waited for longer than"))
+    event = BatchEvent("s", "w", 1, (), START, failure=failure)
+    with pytest.raises(SourceFailed, match="'users' in DAG 'dag' was waited for.* map index 0 to go on"):
+        head.commit(airflow.context(map_index=0), event.to_json())
+    with pytest.raises(TaskDeferred):  # its next try
+        head.execute(airflow.context(map_index=0, try_number=2))
+
+
+def test_the_label_tells_since_when_nothing_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    with DAG("dag", schedule=None):
+        stream = make_stream()
+        head = StreamHeadOperator(
+            task_id="head", definition=replace(stream.definition, mapped_task_id="insert"), source_kwargs={}
+        )
+        stream._mapped = Mock(task_id="insert")
+    airflow.tables.instances["users", -1] = "success"
+    with time_machine.travel(NOON, tick=False):
+        stream.execute(airflow.context(map_index=-1))
+    context = airflow.context(map_index=0)
+    with time_machine.travel(NOON + timedelta(minutes=5), tick=False), pytest.raises(TaskDeferred):
+        head.execute(context)
+    opened = "stream open: 0 items in 0 batches, nothing since 2026-01-01 12:00 UTC"
+    assert context["ti"].rendered_map_index == opened
+    log = StreamStore(stream.definition.ref(RUN_ID)).read_log()
+    assert log is not None
+    event = BatchEvent(log.stream, "w", 0, (3,), START, at=int(NOON.timestamp()) + 120)
+    with (
+        time_machine.travel(NOON + timedelta(minutes=9), tick=False),
+        pytest.raises(AirflowRescheduleException),
+    ):
+        head.commit(context, event.to_json())
+    came = "stream open: 3 items in 1 batch, nothing since 2026-01-01 12:02 UTC"
+    assert context["ti"].rendered_map_index == came
 
 
 @pytest.fixture
