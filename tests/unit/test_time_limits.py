@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import time_machine
 from airflow.sdk import DAG
 
 from deferred_expand import DeferredExpandOperator
+from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import DefinitionError
 from deferred_expand.shaping.pipeline import shape
 from deferred_expand.shaping.steps import Step
@@ -23,7 +24,9 @@ from deferred_expand.sources.opening import open_source
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.streams.ref import StreamRef
-from deferred_expand.walking import tasks
+from deferred_expand.triggers.expansion import Expansion
+from deferred_expand.triggers.walks import WalkOpener
+from deferred_expand.walking import results, tasks
 from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.registry import WalkRegistry
 from deferred_expand.walking.results import FinishedResults
@@ -31,6 +34,7 @@ from deferred_expand.walking.retry import SourceRetry
 from deferred_expand.walking.threads import Threads
 from deferred_expand.walking.walk import Walk
 from tests.e2e import sources
+from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
 from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk, walk_policy
 from tests.unit.operators import PagingOperator, TellTrigger
 
@@ -447,3 +451,55 @@ def test_the_defaults_of_a_dag_limit_a_source_and_no_stream_made_of_it() -> None
         joined = users.output.concat(users.output)
     assert users.definition.execution_timeout == 3600
     assert joined.stream.definition.execution_timeout is None
+
+
+# -- as a triggerer puts it together ----------------------------------------------------------------
+
+
+@pytest.fixture
+def expansion(dag: Any) -> Expansion:
+    users = DeferredExpandOperator(
+        task_id="users", source=sources.numbers, source_kwargs={"count": 1}, page_timeout=1, source_retries=0
+    )
+    definition = replace(users.definition, dag_id=DAG_ID, mapped_task_id="insert", batch_interval=0.01)
+    return Expansion(definition, RUN_ID, "s", for_head=True)
+
+
+@pytest.mark.asyncio
+async def test_a_streams_limits_are_its_walks(expansion: Expansion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the source waits for its items, and what its steps drop, is not taken for a source that hangs."""
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    monkeypatch.setattr(results, "RESULTS_POLL", 0.05)
+    monkeypatch.setattr(results, "RESULTS_REST", 0)
+    thread = Threads("test")
+
+    async def searches(cursor: Any) -> AsyncGenerator[int, None]:
+        yield 0
+        async for _ in opener.results(thread):
+            pass
+        for number in range(1, 5):
+            await asyncio.sleep(0.5)
+            yield number
+        await asyncio.sleep(FOREVER)
+
+    async def is_zero(number: int) -> bool:
+        return number == 0
+
+    opener = WalkOpener(expansion, searches, resumable=False, steps=(Step.of("filter", is_zero),))
+    StreamStore(expansion.ref).write_log(CommitLog("s"))
+    airflow.tables.instances |= {("insert", 0): "deferred", ("insert", 1): "running"}
+    walk = opener.open(START, waited=3.0)
+    walk.start()
+    began = now()
+    assert (await walk.batches()).counts == (1,)
+    await asyncio.sleep(2)
+    assert not walk.failed, "it waits for its item"
+    airflow.tables.instances["insert", 1] = "success"
+    failure = (await walk.all_batches()).failure
+    await walk.close()
+    thread.close()
+    assert failure is not None
+    assert failure.message == "source of task 'users' in DAG 'dag' gave nothing for 1 s, its page_timeout"
+    assert now() - began > 2 + 4 * 0.5 + 1
+    assert walk.clock.waited > 3 + 4 * 0.5 + 1
