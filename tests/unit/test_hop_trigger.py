@@ -84,8 +84,10 @@ async def test_what_the_try_has_waited_before_counts_for_a_hop(monkeypatch: pyte
     monkeypatch.setattr(operators.TellTrigger, "asked", 0)
     late = {"late": f"{NAME} was waited for longer than the execution_timeout of the task, 10 s in all"}
     limits = {"name": NAME, "execution_timeout": 10.0, "page_timeout": 60.0}
+    began = time.monotonic()
     assert await outcome("hangs", limits=limits, waited=9.9, attempts=9) == late
     assert await outcome("second time", limits=limits, waited=9.9, attempts=9, wait=600) == late, (
         "the pause before it is asked again counts"
     )
+    assert time.monotonic() - began < 30
     assert await outcome("event", limits=limits, waited=9.0) == {"event": 7}
