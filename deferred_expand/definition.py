@@ -33,6 +33,7 @@ class StreamDefinition:
     :param item_steps: maps that are applied where an item is read.
     :param retry: what hiccups may cost; ``None``: they count as any other error.
     :param fail_fast: the DAG's: the first item that fails ends the stream.
+    :param execution_timeout: the unmapped task's, in seconds.
 
     The rest is as :class:`~deferred_expand.DeferredExpandOperator` says.
     """
@@ -54,6 +55,8 @@ class StreamDefinition:
     rate_limit: float | None
     max_items: int | None
     fail_fast: bool
+    page_timeout: float | None = None
+    execution_timeout: float | None = None
 
     def ref(self, run_id: str) -> StreamRef:
         return StreamRef(self.dag_id, run_id, self.task_id, self.mapped_task_id)

@@ -8,6 +8,7 @@ Every error this package raises, in one tree.
     │   └── SourceNotImportable    a triggerer could not import the source
     ├── SourceError                the outside source did not keep its part
     │   ├── SourceFailed           it raised, and ``source_retries`` are used up
+    │   ├── SourceTimedOut         ``execution_timeout`` of the unmapped task has passed
     │   ├── SourceGaveUp           it raised ``AirflowFailException``: no more tries
     │   ├── SourceSkipped          it raised ``AirflowSkipException``
     │   ├── CursorStuck            it gave one cursor twice, with items in between
@@ -16,6 +17,7 @@ Every error this package raises, in one tree.
     │   ├── ItemNotSerializable
     │   └── ItemTooLarge
     ├── StagingFailed              the XCom backend raised, and ``source_retries`` are used up
+    ├── NotInContext               an operator asks for what the triggerer does not know
     ├── CursorNotSerializable      a page's cursor is not JSON
     ├── ItemFailedFast             an item failed, in a DAG with ``fail_fast``
     ├── ResultsAwaited             in ``dag.test()``, a loop lets its items run first
@@ -46,6 +48,10 @@ class SourceError(DeferredExpandError):
 
 class SourceFailed(SourceError):
     """The source raised, also when it was opened again ``source_retries`` times."""
+
+
+class SourceTimedOut(SourceError):
+    """The source was waited for longer than ``execution_timeout`` of the unmapped task."""
 
 
 class SourceGaveUp(SourceError):
@@ -92,6 +98,12 @@ class ItemTooLarge(ItemError):
 
 class StagingFailed(DeferredExpandError):
     """The XCom backend raised, also when the batch was written again ``source_retries`` times."""
+
+
+class NotInContext(DeferredExpandError, KeyError):
+    """An operator that is a source asks its context for what is not to be had where it is walked."""
+
+    __str__ = Exception.__str__  # and not the message's repr, as of a key
 
 
 class CursorNotSerializable(DeferredExpandError):

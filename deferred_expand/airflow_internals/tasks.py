@@ -79,6 +79,28 @@ def template_texts(task: AbstractOperator) -> Iterator[tuple[str, str]]:
             waiting.extend((field, element) for element in value.values())
 
 
+def read_template_files(
+    task: BaseOperator, operator: type[BaseOperator], arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    An operator's arguments with the text of a file in the place of its name, where the operator's own
+    template fields may name one (airflow/sdk/definitions/_internal/templater.py, ``resolve_template_files``).
+
+    :param task: whose DAG says where files lie.
+    :raises TemplateNotFound: a file is not there.
+    """
+    extensions = tuple(operator.template_ext)
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and value.endswith(extensions):
+            environment = task.get_template_env()
+            return environment.loader.get_source(environment, value)[0]  # type: ignore[union-attr]
+        return [read(element) for element in value] if isinstance(value, list) else value
+
+    fields = set(operator.template_fields) if extensions else set()
+    return {name: read(value) if name in fields else value for name, value in arguments.items()}
+
+
 def current_dag_id() -> str | None:
     """Of the DAG that the code of a DAG file is within."""
     dag = DagContext.get_current_dag()

@@ -38,8 +38,9 @@ _NUMBERS: tuple[tuple[str, type[float], float, str], ...] = (
     ("max_items", int, 1, "whole number of items, 1 or more"),
     ("batch_interval", float, sys.float_info.min, "number of seconds above 0"),
     ("rate_limit", float, sys.float_info.min, "number of items per second above 0"),
+    ("page_timeout", float, sys.float_info.min, "number of seconds above 0, or a timedelta"),
 )
-_MAY_BE_NONE = frozenset({"max_pending", "max_items", "rate_limit"})
+_MAY_BE_NONE = frozenset({"max_pending", "max_items", "rate_limit", "page_timeout"})
 
 
 def check_parameters(stream: StreamTask) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from jinja2 import TemplateNotFound
 
 from deferred_expand.airflow_internals.mapping import MappedOperator, expand_over, is_expanded_over, reads
 from deferred_expand.airflow_internals.sdk import TriggerRule
@@ -11,9 +14,10 @@ from deferred_expand.airflow_internals.tasks import (
     ParsedOperator,
     current_dag_id,
     free_task_id,
+    read_template_files,
 )
 from deferred_expand.definition import Materialize, StreamDefinition
-from deferred_expand.exceptions import SourceNotImportable
+from deferred_expand.exceptions import DefinitionError, SourceNotImportable
 from deferred_expand.operators.checks import (
     check_expansion,
     check_parameters,
@@ -29,6 +33,7 @@ from deferred_expand.operators.reference import StreamReference
 from deferred_expand.shaping.follow import follow
 from deferred_expand.shaping.steps import name_steps, split
 from deferred_expand.sources.arguments import can_travel
+from deferred_expand.sources.chain import operator_parameters
 from deferred_expand.sources.importing import DagPlace, FunctionName, ImportPath, import_source, source_path
 from deferred_expand.sources.opening import default_retry, is_operator
 from deferred_expand.workers.arguments import SourceArguments
@@ -84,6 +89,10 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         are not finished.
     :param rate_limit: items per second.
     :param max_items: at which the stream ends, for a source that never does.
+    :param page_timeout: seconds, or a ``timedelta``, that the source may take to give anything: a page,
+        an item, an operator's next hop. After that it counts as an error of the source. There is no
+        limit by default, as a source may wait for events. The ``execution_timeout`` of this task is the
+        limit of all the time that one try of the stream head waits for the source.
     :param show: names of ``source_kwargs`` whose rendered values may be seen in the web UI; the others
         are shown as they are written in the DAG.
     :raises DefinitionError: the DAG uses it wrongly.
@@ -105,6 +114,7 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         max_pending: int | None = None,
         rate_limit: float | None = None,
         max_items: int | None = None,
+        page_timeout: float | timedelta | None = None,
         show: Collection[str] = (),
         **kwargs: Any,
     ) -> None:
@@ -120,6 +130,7 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         self.max_pending = max_pending
         self.rate_limit = rate_limit
         self.max_items = max_items
+        self.page_timeout = _seconds(page_timeout)
         self._parents: tuple[DeferredExpandOperator, ...] = ()
         self._shared = False
         self._mapped: MappedOperator | None = None
@@ -127,6 +138,7 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         self._item_steps: Steps = ()
         self.source, self._source = self._find(source)
         self.retry = retry or default_retry(self._source)
+        self._take_defaults(kwargs.get("default_args") or {})
         check_parameters(self)
         check_source_kwargs(self, self._source)
 
@@ -134,6 +146,22 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
     def partial(cls, **kwargs: Any) -> NoReturn:
         """:raises DefinitionError: always."""
         refuse_mapped(f"DAG {current_dag_id()!r}, task {kwargs.get('task_id')!r}")
+
+    def _take_defaults(self, default_args: dict[str, Any]) -> None:
+        """Those of the DAG are for an operator that is its source, too."""
+        if is_operator(self._source) and isinstance(self.source_kwargs, dict):
+            mine = operator_parameters(self._source)
+            defaults = {name: value for name, value in default_args.items() if name in mine}
+            self.source_kwargs = {**defaults, **self.source_kwargs}
+
+    def _read_template_files(self, operator: type[BaseOperator]) -> None:
+        try:
+            self.source_kwargs = read_template_files(self, operator, self.source_kwargs)
+        except TemplateNotFound as error:
+            raise DefinitionError(
+                f"{self.where}: there is no template file {error.name!r}. Put it beside the DAG file, or "
+                "name its folder in the DAG's template_searchpath"
+            ) from error
 
     def _find(self, source: Any) -> tuple[FunctionName, Source]:
         """
@@ -248,6 +276,9 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
             materialize=self.materialize,
             max_pending=self.max_pending,
             trigger_rule="all_success",
+            # It waits for its parents, as long as those wait for theirs: not what a DAG's defaults mean.
+            page_timeout=None,
+            execution_timeout=None,
             task_id=free_task_id(self, name),
             dag=self.dag,
             task_group=self.task_group,
@@ -294,6 +325,8 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
             rate_limit=self.rate_limit,
             max_items=self.max_items,
             fail_fast=self.dag.fail_fast,
+            page_timeout=self.page_timeout,
+            execution_timeout=_seconds(self.execution_timeout or None),
         )
 
     def function_at(self, step: int | None) -> Callable[..., Any]:
@@ -304,6 +337,8 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         return found
 
     def when_parsed(self) -> None:
+        if is_operator(self._source):
+            self._read_template_files(self._source)
         check_complete_dag(self, self._source, self.dag)
 
     # -- while the DAG runs -----------------------------------------------------------------------
@@ -315,6 +350,10 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
     def commit(self, context: Any, event: dict[str, Any], until: int | None = 0) -> MappableValue:
         """Where no stream head does: see :meth:`StreamOpener.commit`."""
         return StreamOpener(self, self.definition, self.rendered_kwargs, context).commit(event, until)
+
+
+def _seconds(time: float | timedelta | None) -> float | None:
+    return time.total_seconds() if isinstance(time, timedelta) else time
 
 
 class StreamBranchOperator(DeferredExpandOperator):

@@ -90,7 +90,7 @@ def _make_instances(records: StreamRecords, run: DagRun, task_id: str, before: i
 
 def describe(log: CommitLog, missing: str | None) -> str:
     """For the head's label."""
-    return f"{log.describe()}; no item can run: {missing}" if missing else log.describe()
+    return f"{log.label}; no item can run: {missing}" if missing else log.label
 
 
 def label_anew(records: StreamRecords, head: Head, missing: str | None) -> bool:

@@ -24,15 +24,18 @@ if TYPE_CHECKING:
     from deferred_expand.shaping.steps import Step, Steps
 
 
-async def shape(opened: AsyncIterator[Any], steps: Steps, thread: Threads) -> AsyncGenerator[Page, None]:
+async def shape(
+    opened: AsyncIterator[Any], steps: Steps, thread: Threads, hear: Callable[[], None] = lambda: None
+) -> AsyncGenerator[Page, None]:
     """
     Items and pages of a source, shaped; a page may come in parts, of which the last has its cursor.
 
     :param thread: for functions that are not ``async``, which may block.
+    :param hear: called when something comes of the source or a function, also where all of it is dropped.
     """
     pages = _pages(opened)
     for step in steps:
-        pages = _apply(step, pages, thread)
+        pages = _apply(step, pages, thread, hear)
     async with aclosing(pages):
         async for page in pages:
             yield page
@@ -78,11 +81,12 @@ async def _pages(opened: AsyncIterator[Any]) -> AsyncGenerator[Page, None]:
 
 
 async def _apply(
-    step: Step, pages: AsyncGenerator[Page, None], thread: Threads
+    step: Step, pages: AsyncGenerator[Page, None], thread: Threads, hear: Callable[[], None]
 ) -> AsyncGenerator[Page, None]:
     """What is shaped goes on at once, and does not wait for the rest of its page."""
     async with aclosing(pages):
         async for page in pages:
+            hear()
             async with aclosing(_shaped(step, page.items, thread)) as parts:
                 async for part in parts:
                     if part:

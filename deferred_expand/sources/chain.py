@@ -17,7 +17,7 @@ from deferred_expand.airflow_internals.sdk import (
     import_string,
 )
 from deferred_expand.airflow_internals.tasks import executing
-from deferred_expand.exceptions import CursorNotSerializable
+from deferred_expand.exceptions import CursorNotSerializable, NotInContext
 from deferred_expand.sources.adapters import adapter_for
 from deferred_expand.sources.plain_json import read, write
 
@@ -137,16 +137,33 @@ class ChainTaskInstance:
         return values[0] if isinstance(task_ids, str) else values
 
 
+class SourceContext(dict[str, Any]):
+    """The context of an operator that is a source: what is missing is told by name."""
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise NotInContext(
+            f"{key!r} of the context is not to be had where a stream is walked (task "
+            f"{self['task'].task_id!r}). Give the operator what it needs of it as an argument, by a template "
+            "in source_kwargs"
+        )
+
+
 class OperatorChain:
     """
     The sync halves of an operator's hops, each on an instance of its own, as on workers. They block.
 
+    :param context: as the unmapped task has it, or what of it was taken along.
     :param kwargs: the operator's arguments, rendered; ``task_id`` is the stream's where it is not
         given, ``deferrable`` is true where the operator can be asked for it.
     """
 
     def __init__(
-        self, operator: type[BaseOperator], kwargs: Mapping[str, Any], ref: StreamRef, try_number: int
+        self,
+        operator: type[BaseOperator],
+        kwargs: Mapping[str, Any],
+        ref: StreamRef,
+        try_number: int,
+        context: Mapping[str, Any],
     ) -> None:
         self.adapter = adapter_for(operator)
         self._class = operator
@@ -155,6 +172,7 @@ class OperatorChain:
             self._arguments.setdefault("deferrable", True)
         self._ref = ref
         self._try_number = try_number
+        self._context = context
 
     def can_read(self) -> bool:
         """Whether :meth:`read` gives what the operator, with these arguments, would."""
@@ -185,13 +203,8 @@ class OperatorChain:
         operator = self._class(**self._arguments)
         self.adapter.prepare(operator)
         ti = ChainTaskInstance(self._ref, operator, self._try_number, kept)
-        context: Any = {
-            "ti": ti,
-            "task_instance": ti,
-            "task": operator,
-            "run_id": self._ref.run_id,
-            "params": {},
-        }
+        own = {"ti": ti, "task_instance": ti, "task": operator, "run_id": self._ref.run_id}
+        context: Any = SourceContext({"params": {}, **self._context, **own})
         return operator, context
 
     def _run(self, operator: BaseOperator, context: Any, call: Callable[[], Any]) -> HopResult:

@@ -55,6 +55,7 @@ def open_source(
     try_number: int,
     outer: BaseTrigger | None,
     results: Callable[[], Any] | None = None,
+    context: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[Any, None]:
     """
     What the source gives after the cursor: items and pages.
@@ -62,9 +63,10 @@ def open_source(
     :param thread: for what blocks.
     :param outer: the trigger that walks it.
     :param results: makes what a source that takes ``results`` gets.
+    :param context: that an operator sees.
     """
     if is_operator(source):
-        chain = OperatorChain(source, kwargs, ref, try_number)
+        chain = OperatorChain(source, kwargs, ref, try_number, context or {})
         if chain.adapter.reads:
             return walk_reader(chain, cursor, thread, outer)
         return walk_chain(chain, cursor, thread, outer)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure, check_version
@@ -42,6 +43,9 @@ class CommitLog:
     :param failure: why the source could not go on, and in which try of the stream head.
     :param failed_before: the last try of the stream head, and how many items had failed when it began;
         only kept where the first that fails ends the stream.
+    :param waited: the last try of the stream head, and the seconds that it had waited for the source at the
+        last commit; only kept where that is limited.
+    :param at: when the last batch was staged, or the stream opened, in seconds since the epoch.
     """
 
     stream: str
@@ -55,10 +59,17 @@ class CommitLog:
     failure: Failure | None = None
     failed_try: int | None = None
     failed_before: tuple[int, int] | None = None
+    waited: tuple[int, float] | None = None
+    at: int | None = None
 
     @property
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(self.stream, self.batches, self.items, self.position, self.writer)
+
+    def waited_in(self, try_number: int) -> float:
+        """Seconds that this try of the stream head has waited for the source, up to the last commit."""
+        last_try, seconds = self.waited or (None, 0.0)
+        return seconds if last_try == try_number else 0.0
 
     def describe(self) -> str:
         """For people: a label, a log line."""
@@ -68,6 +79,14 @@ class CommitLog:
             f"in {self.batches} batch{'es' * (self.batches != 1)}"
         )
 
+    @property
+    def label(self) -> str:
+        """The same for the stream head, which is labelled when something is committed, and not again."""
+        if self.at is None or self.ended or self.failure is not None:
+            return self.describe()
+        since = datetime.fromtimestamp(self.at, tz=timezone.utc)
+        return f"{self.describe()}, nothing since {since:%Y-%m-%d %H:%M} UTC"
+
     def to_json(self) -> dict[str, JSON]:
         return {
             "version": LOG_VERSION,
@@ -76,6 +95,7 @@ class CommitLog:
             "index": [page_to_json(page) for page in self.index],
             "left": page_to_json(self.left),
             "failed_before": list(self.failed_before) if self.failed_before else None,
+            "waited": list(self.waited) if self.waited else None,
         }
 
     @classmethod
@@ -86,7 +106,8 @@ class CommitLog:
         fields["index"] = tuple(page_from_json(page) for page in data["index"])
         fields["left"] = page_from_json(data["left"])
         fields["failure"] = Failure(**data["failure"]) if data["failure"] else None
-        fields["failed_before"] = tuple(data.get("failed_before") or ()) or None
+        for name in ("failed_before", "waited"):
+            fields[name] = tuple(data.get(name) or ()) or None
         return cls(**fields)
 
 
@@ -189,6 +210,8 @@ def plan_commit(log: CommitLog, event: BatchEvent, try_number: int) -> Commit | 
         ended=event.ended,
         failure=event.failure,
         failed_try=try_number if event.failure else None,
+        waited=(try_number, round(event.waited, 3)) if event.waited else log.waited,
+        at=event.at if counts else log.at,
     )
     return Commit(pages, committed, log.items)
 

@@ -83,6 +83,9 @@ class BatchEvent:
     :param first: the number of the first one, counted from 0 over the whole stream.
     :param counts: the items of each.
     :param position: in the source, right after the last one.
+    :param waited: seconds that this try of the stream head had waited for the source when the last one was
+        staged; 0 where that is not limited.
+    :param at: when the last one was staged, in seconds since the epoch.
     """
 
     stream: str
@@ -92,6 +95,8 @@ class BatchEvent:
     position: Position
     ended: bool = False
     failure: Failure | None = None
+    waited: float = 0.0
+    at: int | None = None
 
     @classmethod
     def empty(cls, stream: str) -> BatchEvent:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from deferred_expand.airflow_internals.sdk import TriggerEvent
     from deferred_expand.streams.commit_log import CommitLog
-    from deferred_expand.streams.events import Checkpoint
     from deferred_expand.triggers.expansion import Expansion
     from deferred_expand.triggers.walks import WalkOpener
     from deferred_expand.walking.walk import Walk
@@ -76,7 +75,7 @@ class StreamSession:
             if committed.ended and self._expansion.for_expander:
                 return await end_of_stream(self._expansion, committed)
             try:
-                async with self._hold_walk(committed.checkpoint, try_number) as walk:
+                async with self._hold_walk(committed, try_number) as walk:
                     self._walk = walk
                     handover = self._handover()
                     ended = await handover.run(walk) if handover else None
@@ -117,12 +116,12 @@ class StreamSession:
             patience=COMMIT_PATIENCE if fall_back else math.inf,
         )
 
-    def _hold_walk(self, checkpoint: Checkpoint, try_number: int) -> AbstractAsyncContextManager[Walk]:
+    def _hold_walk(self, committed: CommitLog, try_number: int) -> AbstractAsyncContextManager[Walk]:
         return _walks.hold(
             (self._expansion.ref, self._expansion.for_head),
             try_number,
-            checkpoint,
-            lambda: self._opener.open(checkpoint),
+            committed.checkpoint,
+            lambda: self._opener.open(committed.checkpoint, waited=committed.waited_in(try_number)),
             self._is_wanted,
             settings.idle_timeout(),
         )

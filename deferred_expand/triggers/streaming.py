@@ -7,11 +7,12 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from deferred_expand.airflow_internals.contexts import restore
 from deferred_expand.airflow_internals.sdk import BaseTrigger, TriggerEvent, redact
 from deferred_expand.shaping.steps import find_steps
 from deferred_expand.sources.arguments import mask, pack, seal, unpack, unseal
 from deferred_expand.sources.importing import find_function
-from deferred_expand.sources.opening import is_resumable, open_source
+from deferred_expand.sources.opening import is_operator, is_resumable, open_source
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.calls import import_in_thread
 from deferred_expand.triggers.expansion import Expansion
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from deferred_expand.streams.page import JSON
+
+
+CONTEXT = "deferred_expand.context"  # among the arguments of an operator; no name of a parameter
 
 
 def is_streaming_trigger(source: Any) -> bool:
@@ -89,15 +93,18 @@ class StreamingExpansionTrigger(BaseTrigger):
         thread = Threads("source", reads_ahead=expansion.definition.max_pending is None and not goes_alone)
         try:
             packed = await thread.run(_open, self.source_kwargs or pack({}))
+            arguments = await import_in_thread(thread, unpack, packed)
+            context = arguments.pop(CONTEXT, None)
             opened = open_source(
                 self._source,
-                await import_in_thread(thread, unpack, packed),
+                arguments,
                 cursor,
                 thread,
                 ref=expansion.ref,
                 try_number=try_number,
                 outer=self,
                 results=partial(self._walks.results, thread) if self._walks else None,
+                context=None if context is None else await import_in_thread(thread, restore, context),
             )
             async with aclosing(opened) as items:
                 async for item in items:
@@ -140,11 +147,14 @@ class StreamingExpansionTrigger(BaseTrigger):
         yield event
 
 
-def trigger_for(expansion: Expansion, source_kwargs: dict[str, Any]) -> StreamingExpansionTrigger:
+def trigger_for(
+    expansion: Expansion, source_kwargs: dict[str, Any], context: dict[str, Any]
+) -> StreamingExpansionTrigger:
     """
     What walks a stream on from its last commit.
 
     :param source_kwargs: the source's arguments, rendered by whoever waits.
+    :param context: what of the unmapped task's is taken along, for an operator.
     """
     definition = expansion.definition
     source: Any = find_function(definition.source)
@@ -154,4 +164,6 @@ def trigger_for(expansion: Expansion, source_kwargs: dict[str, Any]) -> Streamin
     if definition.parents:
         parents = [ref.to_json() for ref in definition.parent_refs(expansion.run_id)]
         source_kwargs = {**source_kwargs, "parents": parents}
+    if is_operator(source):
+        source_kwargs = {**source_kwargs, CONTEXT: context}
     return StreamingExpansionTrigger(source_kwargs=pack(source_kwargs), expansion=expansion.to_json())

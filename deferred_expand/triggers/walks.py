@@ -71,18 +71,19 @@ class WalkOpener:
         # ``InProcessSupervisorComms.send``): in a second thread it would find none.
         self._turn = asyncio.Lock() if is_in_process() else None
 
-    def open(self, checkpoint: Checkpoint, *, limited: bool = True) -> Walk:
+    def open(self, checkpoint: Checkpoint, *, limited: bool = True, waited: float = 0.0) -> Walk:
         """
         A walk from the checkpoint that is not started yet.
 
         :param limited: it may not be far ahead of what is committed.
+        :param waited: seconds that this try of the stream head has waited for the source before.
         """
         _watchdog.watch()
         policy = self._policy(limited)
         stager: Stager = XComStager(self._store, checkpoint.stream, policy.max_batch_bytes)
         if self._turn is not None:
             stager = StagerInTurn(stager, self._turn)
-        self._walk = Walk(self._open_source, stager, policy, checkpoint, self._pace(), self._guard())
+        self._walk = Walk(self._open_source, stager, policy, checkpoint, self._pace(), self._guard(), waited)
         return self._walk
 
     def results(self, thread: Threads) -> FinishedResults:
@@ -91,9 +92,7 @@ class WalkOpener:
 
         :param thread: the source's, for XCom backends that block.
         """
-        walk, ref = self._walk, self._expansion.ref
-        if walk is None:
-            raise RuntimeError("the walk is not open")
+        walk, ref = self._open_walk, self._expansion.ref
         instances = (ref.dag_id, ref.run_id, ref.instances_of)
         return FinishedResults(
             lambda: call_in_thread(count_task_instances, *instances, states=ENDED_STATES),
@@ -102,7 +101,14 @@ class WalkOpener:
             lambda: walk.given_again,
             walk.hurry,
             waits=not is_in_process(),
+            outside=walk.clock.stopped,
         )
+
+    @property
+    def _open_walk(self) -> Walk:
+        if self._walk is None:
+            raise RuntimeError("the walk is not open")
+        return self._walk
 
     async def _open_source(self, cursor: JSON) -> AsyncGenerator[Any, None]:
         await ensure_sync_calls_work_here()
@@ -110,7 +116,7 @@ class WalkOpener:
         try:
             opened = self._stream(cursor)
             if self._steps:
-                opened = shape(opened, self._steps, thread)
+                opened = shape(opened, self._steps, thread, self._open_walk.clock.hear)
             items = with_own_outcomes(opened)
             async with aclosing(in_turn(items, self._turn) if self._turn else items) as given:
                 async for item in given:
@@ -131,6 +137,8 @@ class WalkOpener:
             max_items=definition.max_items or math.inf,
             name=f"source of task {definition.task_id!r} in DAG {definition.dag_id!r}",
             retry=definition.retry,
+            page_timeout=definition.page_timeout,
+            execution_timeout=definition.execution_timeout,
         )
 
     def _guard(self) -> Guard | None:

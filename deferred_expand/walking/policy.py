@@ -20,6 +20,8 @@ class WalkPolicy:
     :param walk_ahead: staged items, not yet committed, at which the walk pauses.
     :param walk_ahead_bytes: the same for their size.
     :param max_batch_bytes: size of a batch at most; keeps what is in memory small when items are large.
+    :param page_timeout: seconds that the source may take to give anything.
+    :param execution_timeout: seconds that one try of the stream head may wait for the source in all.
     :param max_items: at which the stream ends, whatever the source has left.
     :param name: of the source, for messages.
     :param resumable: the source takes a cursor; otherwise it is walked from the start again.
@@ -33,5 +35,7 @@ class WalkPolicy:
     walk_ahead_bytes: float
     max_batch_bytes: int
     retry: SourceRetry | None = None
+    page_timeout: float | None = None
+    execution_timeout: float | None = None
     max_items: float = math.inf
     name: str = "the source"

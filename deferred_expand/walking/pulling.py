@@ -14,6 +14,7 @@ from deferred_expand.streams.page import JSON, Page, Position, check_cursor
 
 if TYPE_CHECKING:
     from deferred_expand.streams.events import Checkpoint
+    from deferred_expand.walking.clock import SourceClock
     from deferred_expand.walking.pace import Pace
     from deferred_expand.walking.policy import WalkPolicy
 
@@ -25,16 +26,22 @@ class Puller:
     """Pulls items until twice a batch is in the buffer: one is being staged, the next is complete."""
 
     def __init__(
-        self, open_source: OpenSource, policy: WalkPolicy, start: Checkpoint, pace: Pace | None
+        self,
+        open_source: OpenSource,
+        policy: WalkPolicy,
+        start: Checkpoint,
+        pace: Pace | None,
+        clock: SourceClock,
     ) -> None:
         self.buffer = PageBuffer(start.position, resumable=policy.resumable)
         self.taken = start.items  # out of the buffer, in any walk
         self.full = 1  # items that make a batch: few as long as their size is not known
-        self.given_up = False  # it was cancelled
         self.pulled = asyncio.Event()  # there may be something to stage
         self._open_source = open_source
         self._policy = policy
         self._pace = pace
+        self._clock = clock
+        self._opening = 0  # the number of the one that counts
         self._cursors = CursorWatch(start.position.cursor, start.items)
         self._room = asyncio.Event()  # the buffer can take more
 
@@ -53,6 +60,11 @@ class Puller:
         self.full = items
         self._room.set()
 
+    def give_up(self) -> None:
+        """Take nothing more from the source as it is open, also where it ignores that it is cancelled."""
+        self._opening += 1
+        self._room.set()
+
     async def pull(self) -> BaseException | None:
         """
         Open the source where the last opening has ended, and pull until it is over.
@@ -66,34 +78,46 @@ class Puller:
         return None
 
     async def _pull_from(self, position: Position) -> None:
-        buffer, now = self.buffer, asyncio.get_running_loop().time
-        if self._pace is not None:
-            await self._pace.until_wanted(self.given)
+        buffer, clock, now = self.buffer, self._clock, asyncio.get_running_loop().time
+        opening = self._opening
+        await self._until_wanted()
         async with aclosing(self._open_source(position.cursor)) as pages:
             async for page in pages:
-                if self.given_up:
+                if opening != self._opening:
                     return  # the source has ignored that it was cancelled
+                clock.heard_at = now()
                 was_empty = not buffer
                 if isinstance(page, Page):
                     self._check_cursor(page)
-                    buffer.add_page(page, now())
+                    buffer.add_page(page, clock.heard_at)
                 else:
-                    buffer.add_item(page, now())
+                    buffer.add_item(page, clock.heard_at)
                 if was_empty or len(buffer) >= self.full:  # start the batch's clock, or stage it
                     self.pulled.set()
                 if self.given >= self._policy.max_items:
                     return
-                if self._pace is not None:
-                    await self._pace.until_wanted(self.given)
-                while len(buffer) >= 2 * self.full and not self.given_up:
-                    self._room.clear()
-                    await self._room.wait()
+                if self._pace is not None or len(buffer) >= 2 * self.full:
+                    await self._until_wanted()
+                    if opening != self._opening:
+                        return
         if buffer.still_to_pass_over:
             raise SourceShrank(
                 f"opened again after cursor {position.cursor!r}, the source ended "
                 f"{buffer.still_to_pass_over} item(s) before the place reached earlier: "
                 "a source must give the same items in the same order again, or take a cursor"
             )
+
+    async def _until_wanted(self) -> None:
+        """Wait for what is not the source's to give."""
+        opening = self._opening
+        self._clock.stop()
+        if self._pace is not None:
+            await self._pace.until_wanted(self.given)
+        while len(self.buffer) >= 2 * self.full and opening == self._opening:
+            self._room.clear()
+            await self._room.wait()
+        if opening == self._opening:
+            self._clock.start()
 
     def _check_cursor(self, page: Page) -> None:
         check_cursor(page.cursor)

@@ -69,6 +69,8 @@ class WalkRegistry:
         while (entry := self._entries.get(key)) is not None:
             failed_before = entry.walk.failed and entry.generation != generation
             if not failed_before and entry.walk.goes_on_from(checkpoint):
+                if entry.generation != generation:
+                    entry.walk.begin_try()
                 break
             await self._close(key, entry)  # meanwhile another trigger may open one
             await entry.walk.discard()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from deferred_expand.exceptions import ResultsAwaited
@@ -31,6 +32,7 @@ class FinishedResults(AsyncIterator[Any]):
         gets the results of those that it has repeated, so that it takes the same way.
     :param hurry: has them made task instances at once.
     :param waits: whether to wait for unfinished items; otherwise ``ResultsAwaited`` is raised.
+    :param outside: entered for as long as it is the items that are waited for, and not the source.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class FinishedResults(AsyncIterator[Any]):
         hurry: Callable[[], None],
         *,
         waits: bool = True,
+        outside: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._count = count
         self._finished = finished
@@ -49,6 +52,7 @@ class FinishedResults(AsyncIterator[Any]):
         self._given = given
         self._hurry = hurry
         self._waits = waits
+        self._outside = outside
         self._known = 0  # items given when it last looked
         self._unseen: set[int] = set()  # those of them that were not finished
         self._to_give: deque[int] = deque()
@@ -59,6 +63,10 @@ class FinishedResults(AsyncIterator[Any]):
         return self
 
     async def __anext__(self) -> Any:
+        with self._outside():
+            return await self._next()
+
+    async def _next(self) -> Any:
         waits = pauses(RESULTS_POLL)
         while not self._to_give:
             self._expect(self._given())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 from uuid import uuid4
 
-from deferred_expand.exceptions import DeferredExpandError, ResultsAwaited, SourceFailed
+from deferred_expand.exceptions import DeferredExpandError, ResultsAwaited, SourceFailed, SourceTimedOut
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
+from deferred_expand.walking.clock import PageTimedOut, SourceClock
 from deferred_expand.walking.pulling import Puller
 from deferred_expand.walking.retry import Reopenings
 from deferred_expand.walking.staging import write_batch
@@ -31,6 +33,12 @@ T = TypeVar("T")
 Guard: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
 
 
+_STILL_THERE = (
+    ". It has not ended when it was cancelled either: what stands still in a thread cannot be ended, and is "
+    "left there until it returns"
+)
+
+
 class WalkClosed(Exception):
     """The walk was closed while someone waited for its batches."""
 
@@ -40,6 +48,8 @@ class _Staged:
     count: int
     size: int
     position: Position
+    waited: float
+    at: int
 
 
 class Walk:
@@ -52,6 +62,7 @@ class Walk:
     meant for the walk: only the end of a loop, which cancels all its tasks, cancels this one.
 
     :param guard: what it raises ends the walk, whatever the source does. It never returns.
+    :param waited: seconds that this try of the stream head has waited for the source before.
     """
 
     def __init__(
@@ -62,10 +73,12 @@ class Walk:
         start: Checkpoint,
         pace: Pace | None = None,
         guard: Guard | None = None,
+        waited: float = 0.0,
     ) -> None:
         self.stream = start.stream
         self.writer = uuid4().hex[:12]
-        self._source = Puller(open_source, policy, start, pace)
+        self.clock = SourceClock(policy, waited)
+        self._source = Puller(open_source, policy, start, pace, self.clock)
         self._stager = stager
         self._policy = policy
         self._pace = pace
@@ -160,6 +173,11 @@ class Walk:
         self._changed.set()
         return True
 
+    def begin_try(self) -> None:
+        """Another try of the stream head goes on with this walk: count its wait for the source."""
+        self.clock.begin_try()
+        self._staged = deque(replace(staged, waited=0.0) for staged in self._staged)
+
     async def batches(self) -> BatchEvent:
         """
         Wait until something is staged, or the source is over; all that is staged by then.
@@ -183,6 +201,8 @@ class Walk:
             position=self._staged[-1].position if self._staged else self._committed.position,
             ended=self._over and self._failure is None and not self._suspended,
             failure=self._failure if self._over else None,
+            waited=self._staged[-1].waited if self._staged else 0.0,
+            at=self._staged[-1].at if self._staged else None,
         )
 
     async def _until(self, holds: Callable[[], bool]) -> None:
@@ -213,11 +233,12 @@ class Walk:
             self._failure = Failure.of(error)
             self._over = True
         except asyncio.CancelledError:
-            self._source.given_up = True
+            self._source.give_up()
             await wait_patiently(*self._parts)  # cancelled as well; twice would break off their closing
             raise
         finally:
-            self._closed = self._source.given_up = True
+            self._closed = True
+            self._source.give_up()
             try:
                 await end(*self._parts)
             finally:
@@ -229,6 +250,7 @@ class Walk:
         if self._guard is not None:
             self._guarding = self._begin(self._guard(), f"guard of {self._policy.name}")
         failure = await self._pull(staging)
+        self.clock.stop()
         self._dry = True
         self._source.pulled.set()
         await self._until_one_ends(staging)
@@ -246,26 +268,41 @@ class Walk:
         reopenings = Reopenings(self._policy.source_retries, self._policy.retry)
         while not staging.done() and not self._closed:
             pulling = self._begin(self._source.pull(), self._policy.name)
-            await self._until_one_ends(pulling, staging)
+            late = await self._until_pulled(pulling, staging)
             if staging.done() or self._closed:
                 break
-            error = pulling.result()
+            error = late or pulling.result()
             if error is None or self.given >= self._policy.max_items:
                 break
             if isinstance(error, DeferredExpandError):
                 return error  # opening it again would change nothing
             delay = reopenings.delay(error, self._source.buffer.end)
+            what = f"the source raised {error!r}" if late is None else str(late)
             if delay is None:
-                failure = SourceFailed(f"the source raised {error!r}{reopenings.asks_too_much(error)}")
+                failure = SourceFailed(f"{what}{reopenings.asks_too_much(error)}")
                 failure.__cause__ = error
                 return failure
-            log.warning(
-                "the source raised %r; it is opened again from its last cursor in %g s",
-                error, delay, exc_info=error,
-            )  # fmt: skip
-            del pulling, error  # and the source's frames
-            await self._until_one_ends(staging, timeout=delay)
+            log.warning("%s; it is opened again from its last cursor in %g s", what, delay, exc_info=error)
+            del pulling, error, late  # and the source's frames
+            await self._until_one_ends(staging, timeout=min(delay, self.clock.left))
+            used_up = self.clock.used_up()
+            if used_up is not None:
+                return used_up
         return None
+
+    async def _until_pulled(
+        self, pulling: asyncio.Task[Any], staging: asyncio.Task[None]
+    ) -> PageTimedOut | SourceTimedOut | None:
+        """:return: why the source is given up, which is closed then."""
+        while True:
+            await self._until_one_ends(pulling, staging, timeout=self.clock.due_in())
+            if pulling.done() or staging.done() or self._closed:
+                return None
+            late = self.clock.late()
+            if late is not None:
+                self._source.give_up()
+                await end(pulling)
+                return late if pulling.done() else type(late)(f"{late}{_STILL_THERE}")
 
     def _begin(self, part: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = asyncio.create_task(part, name=name)
@@ -337,7 +374,8 @@ class Walk:
         for batch, size in zip(encoded.batches, encoded.sizes, strict=True):
             number = self._committed.batches + len(self._staged)
             await write_batch(self._stager, self._policy, number, self.writer, batch)
-            self._staged.append(_Staged(len(batch), size, source.take(len(batch))))
+            waited = 0.0 if self._policy.execution_timeout is None else self.clock.waited
+            self._staged.append(_Staged(len(batch), size, source.take(len(batch)), waited, int(time.time())))
             self._changed.set()
         self._weigh(encoded, source.full)
         if encoded.error is not None:

@@ -34,11 +34,15 @@ class SourceArguments(BaseOperator):
         """The arguments for the source; as written before they are rendered."""
         return self.source_kwargs if self._rendered is None else self._rendered
 
+    def _context_of_source(self, context: Any) -> Any:
+        """The arguments belong to the unmapped task, whoever renders them."""
+        return context
+
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
         # Rendered again, as in dag.test(), what was rendered would be a template.
         self._written = written = self.source_kwargs if self._written is None else self._written
         self.source_kwargs = written
-        super().render_template_fields(context, jinja_env)
+        super().render_template_fields(self._context_of_source(context), jinja_env)
         self._rendered = self.source_kwargs
         mask(self._rendered)
         self.source_kwargs = {

@@ -14,6 +14,7 @@ from deferred_expand.airflow_internals.comms import (
     set_map_index_label,
     task_instance_state,
 )
+from deferred_expand.airflow_internals.contexts import context_of
 from deferred_expand.airflow_internals.sdk import (
     AirflowRescheduleException,
     AirflowSkipException,
@@ -60,6 +61,10 @@ class StreamHeadOperator(SourceArguments):
         self.source_kwargs = source_kwargs
         self.show = show
 
+    def _context_of_source(self, context: Any) -> Any:
+        dag: Any = self.get_dag()
+        return context_of(dag.get_task(self._definition.task_id), context)
+
     def execute(self, context: Any) -> None:
         """Go on from the last commit: wait for batches, or end."""
         wait = self._wait(context)
@@ -92,7 +97,8 @@ class StreamHeadOperator(SourceArguments):
         self._take(context, wait, log, wait.after(log, event))
 
     def _wait(self, context: Any) -> StreamWait:
-        return StreamWait(self, self._definition, self.rendered_kwargs, context, for_head=True)
+        own = self._context_of_source(context)
+        return StreamWait(self, self._definition, self.rendered_kwargs, own, for_head=True)
 
     def _let_unmapped_task_end(self, ref: StreamRef) -> None:
         """Cleared alone, it opens the stream anew, and walks it up to the items that there are."""
@@ -115,7 +121,7 @@ class StreamHeadOperator(SourceArguments):
             return self.execute(context)
         wait.store.write(plan, mapped_length=1 + plan.log.items)
         self.log.info("Committed %d batch(es): %s", len(outcome.counts), plan.log.describe())
-        set_map_index_label(context, plan.log.describe())
+        set_map_index_label(context, plan.log.label)
         # The pass of the scheduler that creates the instances is also the one that shows which of
         # those that the expander has made an earlier pass took for surplus.
         if outcome.counts or (plan.log.ended and self._definition.materialize != "callback"):
@@ -123,7 +129,7 @@ class StreamHeadOperator(SourceArguments):
         self._go_on(context, wait, plan.log)
 
     def _go_on(self, context: Any, wait: StreamWait, log: CommitLog) -> None:
-        set_map_index_label(context, log.describe())
+        set_map_index_label(context, log.label)
         if not log.ended and log.failure is None:
             if self._definition.fail_fast and not is_in_process():
                 self._require_no_failed_item(wait, log)

@@ -6,6 +6,7 @@ Shared by the stream head and, when a stream is run again, by the unmapped task.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -22,6 +23,8 @@ from deferred_expand.streams.page import Position
 from deferred_expand.triggers.hop import HopTrigger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from deferred_expand.committing.store import StreamStore
     from deferred_expand.definition import StreamDefinition
     from deferred_expand.streams.commit_log import CommitLog
@@ -31,6 +34,7 @@ class WorkerHops:
     """
     :param source_kwargs: the operator's arguments, rendered.
     :param dag: which has what cannot be imported.
+    :param context: of the unmapped task.
     """
 
     def __init__(
@@ -40,11 +44,12 @@ class WorkerHops:
         source_kwargs: dict[str, Any],
         try_number: int,
         dag: Any,
+        context: Mapping[str, Any],
     ) -> None:
         self._definition = definition
         self._store = store
         operator: Any = find_function(definition.source, dag)
-        self._chain = OperatorChain(operator, source_kwargs, store.ref, try_number)
+        self._chain = OperatorChain(operator, source_kwargs, store.ref, try_number, context)
         self._steps = find_steps(definition.steps, dag)
 
     def go_on(self, log: CommitLog) -> HopTrigger | BatchEvent:
@@ -108,4 +113,5 @@ class WorkerHops:
             position=Position(cursor) if error is None else start.after(sum(counts)),
             ended=result.next is None and error is None,
             failure=Failure.of(error) if error is not None else None,
+            at=int(time.time()),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -49,7 +50,7 @@ class StreamOpener:
     def open(self) -> MappableValue:
         """Open the stream anew; what an earlier run of this task left is gone by now."""
         self._say_where_hops_run()
-        log, ref = CommitLog(stream=uuid4().hex), self._wait.ref
+        log, ref = CommitLog(stream=uuid4().hex, at=int(time.time())), self._wait.ref
         self._wait.store.write_log(log)
         if ref.mapped_task_id is None:
             for parent in self._definition.parent_refs(self._wait.run_id):

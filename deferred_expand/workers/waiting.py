@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deferred_expand.airflow_internals.contexts import carry
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.streams.commit_log import note_refused
 from deferred_expand.streams.events import BatchEvent
@@ -23,6 +24,7 @@ class StreamWait:
 
     :param task: what the instance executes; its ``commit`` is called with what a trigger hands over.
     :param source_kwargs: the source's arguments, rendered.
+    :param context: of the unmapped task.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class StreamWait:
         self._definition = definition
         self._source_kwargs = source_kwargs
         self._for_head = for_head
+        self._context = context
 
     def go_on(self, log: CommitLog) -> BaseTrigger | BatchEvent:
         """What to defer on after the last commit; or what there is to commit at once."""
@@ -49,7 +52,7 @@ class StreamWait:
             return self._hops().go_on(log)
         _, failed = log.failed_before or (0, 0)
         expansion = Expansion(self._definition, self.run_id, log.stream, self._for_head, failed)
-        return trigger_for(expansion, self._source_kwargs)
+        return trigger_for(expansion, self._source_kwargs, carry(self._context))
 
     def after(self, log: CommitLog, event: dict[str, Any]) -> BaseTrigger | BatchEvent:
         """
@@ -67,5 +70,10 @@ class StreamWait:
 
     def _hops(self) -> WorkerHops:
         return WorkerHops(
-            self._definition, self.store, self._source_kwargs, self.try_number, self._task.get_dag()
+            self._definition,
+            self.store,
+            self._source_kwargs,
+            self.try_number,
+            self._task.get_dag(),
+            self._context,
         )

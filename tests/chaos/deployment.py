@@ -127,6 +127,10 @@ class Deployment:
             self.cluster.kill("scheduler")
             self.cluster.start_component("scheduler")
 
+    def times_scheduler_gave_up(self) -> int:
+        """How often a scheduler was taken for dead so far, by another one or by itself."""
+        return self.cluster.output("scheduler").read_text().count("SchedulerJob instances as failed")
+
     def cut_database(self) -> None:
         """
         End all connections to Airflow's database from the server's side.

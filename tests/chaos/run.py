@@ -59,6 +59,7 @@ class ChaoticRun:
         self._gates = Gates(folder)
         self.outcome = Outcome({})
         self._given = 0
+        self._gave_up = deployment.times_scheduler_gave_up()
         self._in_callback = committer == "callback"
         self._hit: tuple[float, int] | None = None  # when, and how many items were given by then
         self._dag_id = f"chaotic_{committer}"
@@ -138,8 +139,11 @@ class ChaoticRun:
         if more:
             outcome.ran_again[str(blamed)] = outcome.ran_again.get(str(blamed), 0) + more
             ended_workers = str(blamed) == "cut database" and self._deployment.ended_by_cut
-            if str(blamed) not in ITEMS_MAY_RUN_AGAIN and not ended_workers:
+            gave_up = self._deployment.times_scheduler_gave_up() > self._gave_up
+            if str(blamed) not in ITEMS_MAY_RUN_AGAIN and not ended_workers and not gave_up:
                 outcome.complaints.append(f"{more} item(s) ran again after {blamed}")
+        self._deployment.restart_scheduler_if_given_up()  # its workers may have kept it waiting
+        self._gave_up = self._deployment.times_scheduler_gave_up()
 
     def _judge(self, outcome: Outcome) -> None:
         carried: dict[int, set[int]] = {}

@@ -97,6 +97,31 @@ class StartsFromTriggerOperator(DeferringEchoOperator):
     start_from_trigger = True
 
 
+class ContextOperator(BaseOperator):
+    """Gives what it sees of its context, before and after it was deferred."""
+
+    def __init__(self, *, told: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.told = told
+
+    def execute(self, context: Any) -> Any:
+        self.defer(trigger=CountingTrigger(1), method_name="resume", kwargs={"seen": self._see(context)})
+
+    def resume(self, context: Any, event: Any, seen: list[Any]) -> Any:
+        return [seen, self._see(context)]
+
+    def _see(self, context: Any) -> list[Any]:
+        return [
+            self.told,
+            context["params"]["n"],
+            context["dag_run"].conf["n"],
+            context["dag_run"].run_after is not None,
+            context["run_id"] == context["ti"].run_id,
+            f"{context['ti'].task_id}[{context['ti'].map_index}]",
+            context["macros"].ds_add("2026-01-01", 1),
+        ]
+
+
 class CountingTrigger(BaseTrigger):
     """An ordinary trigger that sends one event after the other."""
 

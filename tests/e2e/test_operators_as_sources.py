@@ -64,6 +64,28 @@ def test_a_trigger_is_a_source(source_runs: Runs) -> None:
     assert run.result() == [0, 1, 2]
 
 
+def test_arguments_are_rendered_as_the_streams_own(source_runs: Runs) -> None:
+    """Though it is the head, an instance of another task, that renders them."""
+    run = source_runs["own_context"]
+    assert run.wait() == "success"
+    name = f"own_context__users__{run.run_id}"
+    assert run.result() == ["5", "of users", "of the DAG", "users[-1]", "users", name, run.run_id]
+
+
+@pytest.mark.parametrize("dag_id", ["ContextOperator", "ContextOperatorOfTheFile"])
+def test_an_operator_sees_its_context_in_each_hop(source_runs: Runs, dag_id: str) -> None:
+    """In the triggerer, and on workers."""
+    run = source_runs[dag_id]
+    assert run.wait() == "success"
+    assert run.result() == [["by default_args", 5, 5, True, True, "users[-1]", "2026-01-02"]] * 2
+
+
+def test_the_file_that_an_operators_template_field_names_is_rendered(source_runs: Runs) -> None:
+    run = source_runs["template_file"]
+    assert run.wait() == "success"
+    assert [number for number, _ in run.result()] == [0, 1]
+
+
 def test_an_operator_that_skips_skips_the_mapped_task(source_runs: Runs) -> None:
     run = source_runs["skips"]
     assert run.wait() == "success"
@@ -98,6 +120,18 @@ def test_example_stream_pages(source_runs: Runs) -> None:
     run = source_runs["example_stream_pages"]
     assert run.wait() == "success"
     assert run.result("report") == 6
+
+
+def test_example_item_states(source_runs: Runs) -> None:
+    """What README gives in the place of trigger rules that count the head."""
+    run = source_runs["example_item_states"]
+    assert run.wait() == "success"
+    assert run.states("load") == ["success", "skipped", "skipped", "success", "success"]
+    states = {task: run.states(task) for task in ("one_is_loaded", "report", "all_are_small", "advertise")}
+    assert states == {
+        "one_is_loaded": ["success"], "report": ["success"],
+        "all_are_small": ["skipped"], "advertise": ["skipped"],
+    }  # fmt: skip
 
 
 def test_example_stream_files(source_runs: Runs) -> None:

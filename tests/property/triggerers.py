@@ -167,7 +167,7 @@ class _Opener(WalkOpener):
         super().__init__(expansion, source.open, resumable=source.takes_cursor)
         self._triggerer = triggerer
 
-    def open(self, checkpoint: Checkpoint, *, limited: bool = True) -> Walk:
-        walk = super().open(checkpoint, limited=limited)
+    def open(self, checkpoint: Checkpoint, *, limited: bool = True, waited: float = 0.0) -> Walk:
+        walk = super().open(checkpoint, limited=limited, waited=waited)
         self._triggerer.writers.add(walk.writer)
         return walk

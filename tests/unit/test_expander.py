@@ -115,10 +115,13 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> MemoryAirflow:
     return airflow
 
 
+AT = 1767269010
+
+
 def open_stream(expander: Expander, board: CommitBoard, *, ended: bool) -> StreamStore:
     store = StreamStore(StreamRef(DAG_ID, RUN_ID, "users", "insert"))
     store.write_log(CommitLog("s"), mapped_length=1)
-    event = BatchEvent("s", "w", 0, (3,), START, ended=ended)
+    event = BatchEvent("s", "w", 0, (3,), START, ended=ended, at=AT)
     store.announce(Announcement(board.id, "users", 0.0, event))
     expander._look()
     return store
@@ -186,12 +189,13 @@ def test_what_items_miss_to_run_is_on_the_label_as_long_as_they_do(
     expander = Expander(1, board)
     head = airflow.tables.head
     open_stream(expander, board, ended=False)
-    assert head.label == "stream open: 3 items in 1 batch"
+    label = "stream open: 3 items in 1 batch, nothing since 2026-01-01 12:03 UTC"
+    assert head.label == label
     missing[head.id] = "no slot in pool 'p'"
     for _ in range(2):
         expander._look()
-        assert head.label == "stream open: 3 items in 1 batch; no item can run: no slot in pool 'p'"
+        assert head.label == f"{label}; no item can run: no slot in pool 'p'"
     assert caplog.text.count("No item of task 'insert' of DAG 'dag', run 'run' can run: no slot") == 1
     missing.clear()
     expander._look()
-    assert head.label == "stream open: 3 items in 1 batch"
+    assert head.label == label

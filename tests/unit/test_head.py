@@ -5,25 +5,31 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
+from uuid import uuid4
 
 import pytest
 import time_machine
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, TaskDeferred
+from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetTICount
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.committing.store import StreamStore
-from deferred_expand.exceptions import ItemFailedFast, StreamError
+from deferred_expand.exceptions import ItemFailedFast, SourceFailed, SourceTimedOut, StreamError
 from deferred_expand.streams.commit_log import CommitLog
-from deferred_expand.streams.events import BatchEvent
+from deferred_expand.streams.events import BatchEvent, Failure
 from deferred_expand.streams.page import START
 from deferred_expand.triggers import failing_fast
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.failing_fast import watch_items
 from deferred_expand.workers.head import StreamHeadOperator
 from tests.e2e import sources
+from tests.e2e.operators import EchoOperator
 from tests.memory_airflow import RUN_ID, MemoryAirflow
 
 if TYPE_CHECKING:
@@ -81,6 +87,52 @@ def test_it_waits_until_the_last_worker_is_reported(
     assert raised.value.reschedule_date == NOON + timedelta(seconds=seconds)
 
 
+def test_a_source_that_took_too_long_fails_the_head_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    with DAG("dag", schedule=None):
+        definition = replace(make_stream().definition, mapped_task_id="insert")
+        head = StreamHeadOperator(task_id="head", definition=definition, source_kwargs={"count": 1})
+    store = StreamStore(definition.ref(RUN_ID))
+    store.write_log(CommitLog("s", batches=1, items=3, writer="w"))
+    airflow.tables.instances |= {("users", -1): "success", **{("insert", n): None for n in range(4)}}
+    failure = Failure.of(SourceTimedOut("source of task 'users' in DAG 'dag' was waited for longer than"))
+    event = BatchEvent("s", "w", 1, (), START, failure=failure)
+    with pytest.raises(SourceFailed, match="'users' in DAG 'dag' was waited for.* map index 0 to go on"):
+        head.commit(airflow.context(map_index=0), event.to_json())
+    with pytest.raises(TaskDeferred):  # its next try
+        head.execute(airflow.context(map_index=0, try_number=2))
+
+
+def test_the_label_tells_since_when_nothing_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    with DAG("dag", schedule=None):
+        stream = make_stream()
+        head = StreamHeadOperator(
+            task_id="head", definition=replace(stream.definition, mapped_task_id="insert"), source_kwargs={}
+        )
+        stream._mapped = Mock(task_id="insert")
+    airflow.tables.instances["users", -1] = "success"
+    with time_machine.travel(NOON, tick=False):
+        stream.execute(airflow.context(map_index=-1))
+    context = airflow.context(map_index=0)
+    with time_machine.travel(NOON + timedelta(minutes=5), tick=False), pytest.raises(TaskDeferred):
+        head.execute(context)
+    opened = "stream open: 0 items in 0 batches, nothing since 2026-01-01 12:00 UTC"
+    assert context["ti"].rendered_map_index == opened
+    log = StreamStore(stream.definition.ref(RUN_ID)).read_log()
+    assert log is not None
+    event = BatchEvent(log.stream, "w", 0, (3,), START, at=int(NOON.timestamp()) + 120)
+    with (
+        time_machine.travel(NOON + timedelta(minutes=9), tick=False),
+        pytest.raises(AirflowRescheduleException),
+    ):
+        head.commit(context, event.to_json())
+    came = "stream open: 3 items in 1 batch, nothing since 2026-01-01 12:02 UTC"
+    assert context["ti"].rendered_map_index == came
+
+
 @pytest.fixture
 def failing_fast_definition() -> StreamDefinition:
     with DAG("dag", schedule=None, fail_fast=True):
@@ -92,7 +144,11 @@ def test_a_failed_item_of_a_dag_that_fails_fast_fails_the_head_once(
 ) -> None:
     airflow = MemoryAirflow()
     airflow.install(monkeypatch)
-    head = StreamHeadOperator(task_id="head", definition=failing_fast_definition, source_kwargs={"count": 1})
+    with DAG("dag", schedule=None):
+        make_stream()
+        head = StreamHeadOperator(
+            task_id="head", definition=failing_fast_definition, source_kwargs={"count": 1}
+        )
     StreamStore(failing_fast_definition.ref(RUN_ID)).write_log(CommitLog("s", batches=1, items=3, writer="w"))
     airflow.tables.instances |= {("users", -1): "success", ("insert", 1): "success", ("insert", 2): None}
     with pytest.raises(TaskDeferred):
@@ -127,3 +183,34 @@ async def test_items_that_fail_are_seen_while_the_source_is_walked(
     airflow.tables.instances["insert", 1] = "failed"
     with pytest.raises(ItemFailedFast, match="fail_fast"):
         await watching
+
+
+def test_the_sources_arguments_are_rendered_as_those_of_the_unmapped_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the head as well, with an instance as the task runner has it."""
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", None, raising=False)
+    texts = [
+        "{{ params.n }}",
+        "{{ params.only_dags }}",
+        "{{ ti.task_id }}[{{ ti.map_index }}]",
+        "{{ task.task_id }}",
+        "{{ macros.ds_add('2026-01-01', 1) }}",
+    ]
+    with DAG("dag", schedule=None, params={"n": 1, "only_dags": 7}):
+        users = DeferredExpandOperator(
+            task_id="users", source=sources.give, source_kwargs={"texts": texts}, params={"n": 3}
+        )
+        echo = EchoOperator.partial(task_id="echo", params={"n": 2}).expand(value=users.output)
+    rendered = []
+    for task, map_index in ((users, -1), (echo, 0)):
+        ti = RuntimeTaskInstance.model_construct(
+            id=uuid4(), task=task, task_id=task.task_id, dag_id="dag", run_id="run", map_index=map_index,
+            try_number=1, max_tries=1,
+        )  # fmt: skip
+        context: Any = ti.get_template_context()
+        context["dag_run"] = SimpleNamespace(conf={})
+        task.render_template_fields(context)
+        rendered.append(context["task"].rendered_kwargs["texts"])
+        assert (context["ti"].map_index, context["ti"].task_id) == (map_index, task.task_id), "its own stays"
+    assert rendered == [["3", "7", "users[-1]", "users", "2026-01-02"]] * 2

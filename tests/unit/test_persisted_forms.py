@@ -17,7 +17,7 @@ from deferred_expand.definition import StreamDefinition
 from deferred_expand.shaping.steps import NamedStep
 from deferred_expand.sources.arguments import unseal
 from deferred_expand.sources.importing import DagPlace, ImportPath
-from deferred_expand.streams.commit_log import CommitLog
+from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import Announcement, BatchEvent, Failure
 from deferred_expand.streams.page import Position
 from deferred_expand.triggers.expansion import Expansion
@@ -44,8 +44,12 @@ DEFINITION = StreamDefinition(
     rate_limit=2.5,
     max_items=1000,
     fail_fast=True,
+    page_timeout=30.0,
+    execution_timeout=600.0,
 )
-EVENT = BatchEvent("s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback"))
+EVENT = BatchEvent(
+    "s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback"), waited=12.5, at=1700000000
+)
 FORMS: dict[str, Any] = {
     "batch_event": EVENT,
     "announcement": Announcement("board", "users", 1700000000.5, EVENT),
@@ -60,6 +64,8 @@ FORMS: dict[str, Any] = {
         failure=EVENT.failure,
         failed_try=2,
         failed_before=(2, 1),
+        waited=(2, 12.5),
+        at=1700000000,
     ),
     "expansion": Expansion(DEFINITION, "run", "s", for_head=True, failed_before=1),
 }
@@ -139,3 +145,15 @@ def test_a_log_tells_people_what_the_stream_is_doing() -> None:
     assert log.describe() == "stream open: 1 item in 1 batch"
     assert replace(log, ended=True, items=3, batches=2).describe() == "stream ended: 3 items in 2 batches"
     assert replace(log, failure=Failure("x", "y")).describe() == "stream failed: 1 item in 1 batch"
+
+
+def test_the_label_of_an_open_stream_tells_since_when_nothing_has_come() -> None:
+    log = CommitLog("s", at=1767269010)
+    assert log.label == "stream open: 0 items in 0 batches, nothing since 2026-01-01 12:03 UTC"
+    plan = plan_commit(log, BatchEvent("s", "w", 0, (3,), POSITION, at=1767355470), 1)
+    assert plan is not None
+    assert plan.log.label == "stream open: 3 items in 1 batch, nothing since 2026-01-02 12:04 UTC"
+    plan = plan_commit(plan.log, BatchEvent("s", "w", 1, (), POSITION, ended=True), 1)
+    assert plan is not None
+    assert plan.log.label == "stream ended: 3 items in 1 batch"
+    assert plan.log.at == 1767355470, "an end is no item"

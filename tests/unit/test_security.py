@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def test_rendered_arguments_are_shown_as_they_are_written(kind: str) -> None:
         mapped: Any = EchoOperator.partial(task_id="echo").expand(value=users.output)
     operator: Any = users if kind == "unmapped" else mapped.make_head()
     for _ in range(2):  # a task may be rendered again
-        operator.render_template_fields({})
+        operator.render_template_fields({"ti": SimpleNamespace(), "run_id": "run"})
         assert operator.rendered_kwargs == {"gates": "{{ 1 }}", "password": "token", "link": "x"}
         shown = {"gates": "{{ 1 }}", "password": "{{ 'tok' ~ 'en' }}", "link": "x"}
         assert operator.source_kwargs == shown

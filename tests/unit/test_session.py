@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from airflow.sdk import DAG
@@ -47,6 +48,18 @@ async def test_a_stream_that_has_ended_is_not_walked_again(
 ) -> None:
     event = await late(CommitLog("s", items, items, writer="w", ended=True)).walk_on(try_number=1)
     assert type(event) is ends_as
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("try_number", "waited"), [(2, 12.5), (3, 0.0)])
+async def test_a_walk_goes_on_with_the_time_that_its_try_has_waited(
+    late: Callable[[CommitLog], StreamSession], try_number: int, waited: float
+) -> None:
+    session = late(CommitLog("s", waited=(2, 12.5)))
+    opener = session._opener = Mock(open=Mock(side_effect=LookupError))
+    with pytest.raises(LookupError):
+        await session.walk_on(try_number)
+    assert opener.open.call_args.kwargs == {"waited": waited}
 
 
 @pytest.mark.asyncio

@@ -36,7 +36,7 @@ class Worker:
             )
         self.store = StreamStore(REF)
         self.store.write_log(CommitLog("s"))
-        self.hops = WorkerHops(stream.definition, self.store, source_kwargs, 1, dag)
+        self.hops = WorkerHops(stream.definition, self.store, source_kwargs, 1, dag, {})
 
     @property
     def log(self) -> CommitLog:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.providers.common.sql.operators.generic_transfer import GenericTransfer
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.providers.http.operators.http import HttpOperator
 from airflow.sdk import DAG, BaseOperator, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from deferred_expand import DeferredExpandOperator, SourceRetry
 from tests.e2e import sources
-from tests.e2e.operators import CountingTrigger, EchoOperator
+from tests.e2e.operators import ContextOperator, CountingTrigger, EchoOperator
 
 
 @task
@@ -115,3 +116,45 @@ class SkippingOperator(BaseOperator):
 with DAG("skips", schedule=None):
     stream = DeferredExpandOperator(task_id="stream", source=SkippingOperator)
     collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
+
+with DAG("own_context", schedule=None, params={"n": 1, "name": "of the DAG", "only": "of the DAG"}):
+    stream = DeferredExpandOperator(
+        task_id="users",
+        source=sources.give,
+        source_kwargs={
+            "texts": [
+                "{{ params.n }}",
+                "{{ params.name }}",
+                "{{ params.only }}",
+                "{{ ti.task_id }}[{{ ti.map_index }}]",
+                "{{ task.task_id }}",
+                "{{ task_instance_key_str }}",
+                "{{ dag_run.run_id }}",
+            ]
+        },
+        params={"n": 3, "name": "of users"},
+    )
+    collect(
+        EchoOperator.partial(task_id="echo", params={"name": "of echo"}).expand(value=stream.output).output
+    )
+
+
+class ContextOperatorOfTheFile(ContextOperator):
+    """Its hops run on workers."""
+
+
+for operator in (ContextOperator, ContextOperatorOfTheFile):
+    with DAG(
+        operator.__name__, schedule=None, params={"n": 1, "m": 2}, default_args={"told": "by default_args"}
+    ):
+        stream = DeferredExpandOperator(task_id="users", source=operator, params={"n": 3})
+        collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
+
+with DAG("template_file", schedule=None, params={"n": 1}):
+    stream = DeferredExpandOperator(
+        task_id="stream",
+        source=SQLExecuteQueryOperator,
+        source_kwargs={"conn_id": "numbers", "sql": "numbers.sql"},
+        params={"n": 2},
+    )
+    collect(EchoOperator.partial(task_id="echo").expand(value=stream.output.map(list)).output)

@@ -1,0 +1,70 @@
+"""The template context of a task, for another task of its run and on its way to the triggerer."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from airflow.sdk.api.datamodels._generated import DagRun
+from airflow.sdk.definitions.param import process_params
+from airflow.sdk.execution_time.context import ConnectionAccessor, MacrosAccessor, VariableAccessor
+from airflow.sdk.plugins_manager import integrate_macros_plugins
+
+_CARRIED = (
+    "run_id", "params", "logical_date", "ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz",
+    "data_interval_start", "data_interval_end", "partition_key", "partition_date", "task_reschedule_count",
+    "task_instance_key_str",
+)  # fmt: skip
+"""What is known when a task starts (airflow/sdk/execution_time/task_runner.py), and costs no request."""
+
+
+def context_of(task: Any, context: Any) -> dict[str, Any]:
+    """
+    The context as another, unmapped task of the same run would have it.
+
+    What depends on the task is its own (airflow/sdk/execution_time/task_runner.py,
+    ``RuntimeTaskInstance.get_template_context``), the rest is shared.
+    """
+    ti = copy.copy(context["ti"])
+    ti.task, ti.task_id, ti.map_index = task, task.task_id, -1
+    dag_run, name = context.get("dag_run"), context.get("ds_nodash", context["run_id"])
+    conf = dag_run.conf if dag_run is not None else None
+    return {
+        **context,
+        "task": task,
+        "ti": ti,
+        "task_instance": ti,
+        "task_instance_key_str": f"{task.dag_id}__{task.task_id}__{name}",
+        "params": process_params(task.dag, task, conf, suppress_exception=False),
+        "inlets": task.inlets,
+        "outlets": task.outlets,
+    }
+
+
+def carry(context: Any) -> dict[str, Any]:
+    """What of a context can be taken along as data."""
+    carried = {name: context[name] for name in _CARRIED if context.get(name) is not None}
+    if context.get("params") is not None:
+        carried["params"] = dict(context["params"])
+    dag_run = context.get("dag_run")
+    if isinstance(dag_run, DagRun):
+        # What assets have told it is rarely asked for, and may be large.
+        carried["dag_run"] = {**dag_run.model_dump(mode="json"), "consumed_asset_events": []}
+    return carried
+
+
+def restore(carried: dict[str, Any]) -> dict[str, Any]:
+    """The context in the triggerer: what was carried, and what is asked of Airflow when it is read."""
+    integrate_macros_plugins()
+    context: dict[str, Any] = {
+        **carried,
+        "macros": MacrosAccessor(),
+        "conn": ConnectionAccessor(),
+        "var": {
+            "json": VariableAccessor(deserialize_json=True),
+            "value": VariableAccessor(deserialize_json=False),
+        },
+    }
+    if "dag_run" in carried:
+        context["dag_run"] = DagRun.model_validate(carried["dag_run"])
+    return context

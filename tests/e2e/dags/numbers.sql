@@ -1,0 +1,1 @@
+select number, name from numbers where number < {{ params.n }} order by number
