@@ -140,7 +140,7 @@ class MemoryRecords:
             self._session.set_state(place, None)
         return len(missing)
 
-    def restore_removed(self, last: int) -> int:
+    def restore_removed(self, run: Any, last: int) -> int:
         self._session.statement()
         removed = [
             (task_id, index)

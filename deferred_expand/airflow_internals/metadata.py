@@ -17,7 +17,7 @@ from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import select, update
 
-from deferred_expand.airflow_internals.instances import make_instances
+from deferred_expand.airflow_internals.instances import make_instances, needs_no_worker, succeed
 from deferred_expand.airflow_internals.locks import bound_waits
 from deferred_expand.airflow_internals.places import missing_places
 
@@ -171,14 +171,12 @@ class StreamRecords:
         missing = [index for index in range(first, last + 1) if index not in existing]
         if not missing:
             return 0
-        dag = self._dags.get_dag_for_run(dag_run=run, session=self._session)
-        if dag is None:
-            raise LookupError(f"the serialized DAG {run.dag_id!r} of run {run.run_id!r} is not to be found")
-        task = dag.get_task(self._head.task_id)
+        task = self._task(run)
         make_instances(self._session, task, run, self._head.dag_version_id, missing, self._progress)
+        self._succeed_what_needs_no_worker(task, first, last)
         return len(missing)
 
-    def restore_removed(self, last: int) -> int:
+    def restore_removed(self, run: DagRun, last: int) -> int:
         """
         Give item instances back to the scheduler that it marked REMOVED although they are committed.
 
@@ -192,7 +190,20 @@ class StreamRecords:
             .values(state=None)
             .execution_options(synchronize_session=False)
         )
+        if restored.rowcount:  # type: ignore[attr-defined]
+            self._succeed_what_needs_no_worker(self._task(run), 1, last)
         return int(restored.rowcount)  # type: ignore[attr-defined]
+
+    def _task(self, run: DagRun) -> Any:
+        """The mapped one, of the serialized DAG."""
+        dag = self._dags.get_dag_for_run(dag_run=run, session=self._session)
+        if dag is None:
+            raise LookupError(f"the serialized DAG {run.dag_id!r} of run {run.run_id!r} is not to be found")
+        return dag.get_task(self._head.task_id)
+
+    def _succeed_what_needs_no_worker(self, task: Any, first: int, last: int) -> None:
+        if needs_no_worker(task):
+            succeed(self._session, task, *self._items(first, last))
 
     def _items(self, first: int, last: int) -> tuple[Any, ...]:
         return (

@@ -9,8 +9,10 @@ from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from sqlalchemy import func, select
 
+from deferred_expand.airflow_internals.instances import needs_no_worker
+
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from airflow.models.dagbag import DBDagBag
     from sqlalchemy.orm import Session
@@ -29,7 +31,15 @@ def missing_places(session: Session, heads: Collection[Head], dags: DBDagBag) ->
 
     :return: for people, by the head's id; a stream whose items find a place is left out.
     """
-    return {**_held_limits(session, heads, dags), **_held_pools(session, heads)}
+    tasks = {head: _task(session, head, dags) for head in heads}
+    running = {head: task for head, task in tasks.items() if task is None or not needs_no_worker(task)}
+    return {**_held_limits(session, running), **_held_pools(session, running)}
+
+
+def _task(session: Session, head: Head, dags: DBDagBag) -> Any:
+    """The mapped one, of the serialized DAG; ``None`` where that is gone."""
+    dag = dags.get_dag(head.dag_version_id, session=session) if head.dag_version_id else None
+    return dag.get_task(head.task_id) if dag is not None and dag.has_task(head.task_id) else None
 
 
 def _held_pools(session: Session, heads: Collection[Head]) -> dict[Any, str]:
@@ -55,14 +65,11 @@ def _held_pools(session: Session, heads: Collection[Head]) -> dict[Any, str]:
     }
 
 
-def _held_limits(session: Session, heads: Collection[Head], dags: DBDagBag) -> dict[Any, str]:
+def _held_limits(session: Session, heads: Mapping[Head, Any]) -> dict[Any, str]:
     limited: dict[tuple[str, str], list[tuple[Any, int]]] = defaultdict(list)
-    for head in heads:
-        dag = dags.get_dag(head.dag_version_id, session=session) if head.dag_version_id else None
-        if dag is not None and dag.has_task(head.task_id):
-            limit = dag.get_task(head.task_id).max_active_tis_per_dag
-            if limit is not None:
-                limited[head.dag_id, head.task_id].append((head.id, limit))
+    for head, task in heads.items():
+        if task is not None and task.max_active_tis_per_dag is not None:
+            limited[head.dag_id, head.task_id].append((head.id, task.max_active_tis_per_dag))
     missing = {}
     for (dag_id, task_id), found in limited.items():
         of_task = (TaskInstance.dag_id == dag_id, TaskInstance.task_id == task_id, _DEFERRED)

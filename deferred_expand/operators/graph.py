@@ -6,7 +6,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from deferred_expand.airflow_internals.mapping import reads
+from deferred_expand.airflow_internals.mapping import reads, spare_workers
 from deferred_expand.airflow_internals.tasks import template_texts
 from deferred_expand.definition import StreamDefinition
 from deferred_expand.exceptions import DefinitionError
@@ -34,7 +34,7 @@ class StreamHeadCounted(UserWarning):
 
 
 def check_complete_dag(stream: StreamTask, source: Source, dag: Any) -> None:
-    """Once all tasks and edges are known."""
+    """Once all tasks and edges are known; and what an item costs is settled by what is known then."""
     definition = stream.definition
     _check_pulls(stream, dag)
     if definition.mapped_task_id is None:
@@ -42,6 +42,7 @@ def check_complete_dag(stream: StreamTask, source: Source, dag: Any) -> None:
         return
     _check_nobody_waits_in_a_circle(stream, dag)
     _warn_of_held_places(stream, dag)
+    spare_workers(dag.get_task(definition.mapped_task_id))
     for task_id in dag.get_task(definition.mapped_task_id).downstream_task_ids:
         rule = str(getattr(dag.get_task(task_id).trigger_rule, "value", ""))
         if rule in _RULES_THAT_COUNT_THE_HEAD:

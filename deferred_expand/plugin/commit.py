@@ -103,7 +103,7 @@ def label_anew(records: StreamRecords, head: Head, missing: str | None) -> bool:
     return True
 
 
-def restore_removed(records: StreamRecords, head: Head) -> int:
+def restore_removed(records: StreamRecords, run: DagRun, head: Head) -> int:
     """
     Bring back items of a stream that are REMOVED although they are committed.
 
@@ -115,7 +115,7 @@ def restore_removed(records: StreamRecords, head: Head) -> int:
     if log is None or announcement is None:
         return 0
     records.grow(announcement.task_id, 1 + log.items)  # or they would soon be REMOVED again
-    return records.restore_removed(log.items)
+    return records.restore_removed(run, log.items)
 
 
 def fail_if_left_open(records: StreamRecords, head: Head) -> CommitLog | None:

@@ -176,7 +176,7 @@ class Expander:
             run = records.lock(self._triggerer_id)
             if run is None:
                 return None  # asked again with the next look
-            if damaged and (restored := restore_removed(records, head)):
+            if damaged and (restored := restore_removed(records, run, head)):
                 log.warning("Gave %d item(s) of %s back that were marked REMOVED", restored, _name(head))
             may_end = self._passes.is_over(head.id, run.last_scheduling_decision)
             committed = commit_announced(records, run, head, self._board.id, may_end=may_end)

@@ -114,6 +114,6 @@ def test_items_that_became_removed_although_committed_come_back(airflow: MemoryA
     with MemoryDatabase(airflow).create_session() as session:
         (head,) = announced_heads("insert", session, HERE, "deferred_expand.announcement")
         records: Any = MemoryRecords(session, head, None, lambda: None)
-        assert restore_removed(records, head) == 2
+        assert restore_removed(records, records.lock(HERE), head) == 2
     assert [tables.instances["insert", index] for index in (1, 2, 3, 4)] == ["success", None, None, "removed"]
     assert tables.lengths == {"users": 4}, "or the scheduler would remove them again"

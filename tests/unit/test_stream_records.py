@@ -214,7 +214,7 @@ def carry_out(records: Any, steps: list[tuple[str, Any, int]]) -> list[Any]:
         elif name == "create_instances":
             answers.append(records.create_instances(run, first, second))
         elif name == "restore_removed":
-            answers.append(records.restore_removed(first))
+            answers.append(records.restore_removed(run, first))
         else:
             records.grow(first, second)
     return answers
