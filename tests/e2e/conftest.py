@@ -99,6 +99,7 @@ def runs(airflow: LocalAirflow, api: PagedApi, notes: Path) -> dict[str, Run]:
         "defers": {},
         "starts_from_trigger": {},
         "empty_operators": {},
+        "many_empty_operators": {},
         "authors_settings": {"notes": str(notes / "authors_settings")},
         "bad_item": {"notes": str(notes / "bad_item")},
         "blocking": {},

@@ -112,6 +112,13 @@ def test_empty_operators_can_be_mapped(runs: Runs) -> None:
     assert run.states("empty") == ["success"] * 3
 
 
+def test_a_task_after_empty_operators_runs(runs: Runs) -> None:
+    run = runs["many_empty_operators"]
+    assert run.wait() == "success"
+    assert run.states("empty") == ["success"] * 121
+    assert run.states("after") == ["success"]
+
+
 def test_what_the_author_sets_is_the_items(runs: Runs, notes: Path, airflow: LocalAirflow) -> None:
     run = runs["authors_settings"]
     assert run.wait() == "success"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.models.dagrun import DagRun
 from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskmap import TaskMap
@@ -25,6 +24,8 @@ from tests.metadata_database import INSERT, TRIGGERER, USERS, OpenStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow.models.dagrun import DagRun
 
 ITEMS = 5
 
@@ -51,6 +52,7 @@ NEED_A_WORKER: dict[str, Setting] = {
     "outlets": (EmptyOperator, {"outlets": [Asset("a")]}),
     "inlets": (EmptyOperator, {"inlets": [Asset("a")]}),
 }
+SETTINGS = {**NEED_NO_WORKER, **NEED_A_WORKER}
 
 
 def parsed(dag: DAG) -> Any:
@@ -65,9 +67,9 @@ def over_stream(dag: DAG, operator: Any, **arguments: Any) -> Any:
     return operator.partial(task_id="empty", **arguments).expand(doc=users.output)
 
 
-@pytest.mark.parametrize("setting", {**NEED_NO_WORKER, **NEED_A_WORKER})
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_they_are_those_that_the_scheduler_would_not_schedule(dag: DAG, setting: str) -> None:
-    operator, arguments = {**NEED_NO_WORKER, **NEED_A_WORKER}[setting]
+    operator, arguments = SETTINGS[setting]
     over_stream(dag, operator, **arguments)
     with DAG("native", schedule=None) as native:
         operator.partial(task_id="empty", **arguments).expand(doc=["a"])
@@ -75,9 +77,9 @@ def test_they_are_those_that_the_scheduler_would_not_schedule(dag: DAG, setting:
     assert needs_no_worker(parsed(dag)) == natively == (setting in NEED_NO_WORKER)
 
 
-@pytest.mark.parametrize("setting", {**NEED_NO_WORKER, **NEED_A_WORKER})
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_the_scheduler_runs_the_head_all_the_same(dag: DAG, setting: str) -> None:
-    operator, arguments = {**NEED_NO_WORKER, **NEED_A_WORKER}[setting]
+    operator, arguments = SETTINGS[setting]
     over_stream(dag, operator, **arguments)
     assert TaskInstance.is_task_schedulable(parsed(dag))
 
@@ -242,5 +244,3 @@ def test_no_place_is_missing_where_none_is_needed() -> None:
             session.execute(delete(Pool).where(Pool.pool == "one"))
     assert missing[EmptyOperator] is None
     assert "no slot in pool 'one'" in missing[EchoOperator]
-
-

@@ -336,7 +336,7 @@ def test_places_of_a_task_that_the_heads_of_several_runs_hold(
     tables.instances |= {(TASK, index): "deferred" for index in range(1, runs)}
     fill(engine, tables)
     head = replace(HEAD, dag_version_id=uuid.uuid4())
-    task = SimpleNamespace(max_active_tis_per_dag=limit)
+    task = SimpleNamespace(max_active_tis_per_dag=limit, inherits_from_empty_operator=False)
     dag = SimpleNamespace(has_task=lambda _: True, get_task=lambda _: task)
     dags: Any = SimpleNamespace(get_dag=lambda version_id, session: dag)
     with Session(engine) as session:

@@ -98,6 +98,12 @@ with DAG("empty_operators", schedule=None):
     stream = DeferredExpandOperator(task_id="stream", source=sources.words, source_kwargs={"count": 2})
     EmptyOperator.partial(task_id="empty").expand(doc=stream.output)
 
+with DAG("many_empty_operators", schedule=None):
+    stream = DeferredExpandOperator(
+        task_id="stream", source=sources.words, source_kwargs={"count": 120}, batch_size=40
+    )
+    EmptyOperator.partial(task_id="empty").expand(doc=stream.output) >> EmptyOperator(task_id="after")
+
 with DAG("authors_settings", schedule=None, params={"notes": Param("", type="string"), "kind": "success"}):
     stream = DeferredExpandOperator(task_id="stream", source=sources.numbers, source_kwargs={"count": 2})
     EchoOperator.partial(
