@@ -115,7 +115,7 @@ def test_empty_operators_can_be_mapped(runs: Runs) -> None:
 def test_a_task_after_empty_operators_runs(runs: Runs) -> None:
     run = runs["many_empty_operators"]
     assert run.wait() == "success"
-    assert run.states("empty") == ["success"] * 121
+    assert run.states("empty") == ["success"] * 41
     assert run.states("after") == ["success"]
 
 

@@ -100,7 +100,7 @@ with DAG("empty_operators", schedule=None):
 
 with DAG("many_empty_operators", schedule=None):
     stream = DeferredExpandOperator(
-        task_id="stream", source=sources.words, source_kwargs={"count": 120}, batch_size=40
+        task_id="stream", source=sources.words, source_kwargs={"count": 40}, batch_size=15
     )
     EmptyOperator.partial(task_id="empty").expand(doc=stream.output) >> EmptyOperator(task_id="after")
 
