@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from deferred_expand.committing.stager import XComStager
 from deferred_expand.sources.function import walk_function
 from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.streams.page import Page
@@ -29,7 +30,9 @@ threads = Threads("benchmark")
 
 
 class ForgetfulStager:
-    """Takes batches and forgets them: what is left is the walk itself."""
+    """Takes batches and forgets them: what is left is the walk itself, and the sealing of cursors."""
+
+    seal, unseal = XComStager.seal, XComStager.unseal
 
     async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
         return Encoded([[""] * len(items)], [len(items)])

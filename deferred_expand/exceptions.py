@@ -22,6 +22,7 @@ Every error this package raises, in one tree.
     ├── ItemFailedFast             an item failed, in a DAG with ``fail_fast``
     ├── ResultsAwaited             in ``dag.test()``, a loop lets its items run first
     └── StreamError                the stream's own records do not fit together
+        ├── CannotUnseal           they were sealed with a Fernet key that is not here
         ├── ItemNotFound           no batch holds the item any more
         ├── ItemsRemoved           Airflow marked committed items REMOVED
         └── MapLengthExceeded      ``[core] max_map_length`` is reached
@@ -112,6 +113,10 @@ class CursorNotSerializable(DeferredExpandError):
 
 class StreamError(DeferredExpandError):
     """The stream's own records do not fit together."""
+
+
+class CannotUnseal(StreamError):
+    """``[core] fernet_key`` does not open what another process has sealed."""
 
 
 class ItemNotFound(StreamError, LookupError):

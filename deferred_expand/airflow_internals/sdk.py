@@ -8,7 +8,6 @@ from airflow.sdk._shared.secrets_masker import redact, should_hide_value_for_key
 from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.configuration import conf
-from airflow.sdk.crypto import get_fernet
 from airflow.sdk.definitions._internal.abstractoperator import AbstractOperator
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
 from airflow.sdk.definitions.mappedoperator import MappedOperator
@@ -36,12 +35,3 @@ from airflow.triggers.base import (
 DEFERRAL_FAILED = TRIGGER_FAIL_REPR
 TRIGGER_FAILURE = TriggerFailureReason.TRIGGER_FAILURE.value
 TRIGGER_TIMEOUT = TriggerFailureReason.TRIGGER_TIMEOUT.value
-
-
-def encrypt(text: str) -> str:
-    """With the key that Airflow encrypts a trigger's arguments with (airflow/models/trigger.py)."""
-    return get_fernet().encrypt(text.encode()).decode()
-
-
-def decrypt(text: str) -> str:
-    return get_fernet().decrypt(text.encode()).decode()

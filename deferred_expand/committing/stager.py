@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.committing.codec import encode_batches
+from deferred_expand.sources.sealing import seal, unseal
 from deferred_expand.streams.commit_log import batch_name
 from deferred_expand.walking.threads import Threads
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deferred_expand.committing.store import StreamStore
+    from deferred_expand.streams.page import JSON
     from deferred_expand.walking.staging import Encoded
 
 
@@ -28,6 +30,12 @@ class XComStager:
         self._stream = stream
         self._thread = Threads("stager")
         self._max_bytes = max_bytes
+
+    def seal(self, cursor: JSON) -> JSON:
+        return None if cursor is None else seal(cursor)
+
+    def unseal(self, sealed: JSON) -> JSON:
+        return None if sealed is None else unseal(str(sealed))
 
     async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
         return await self._thread.run(encode_batches, items, first_number, self._max_bytes)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from deferred_expand.airflow_internals.sdk import (
-    decrypt,
-    encrypt,
-    mask_secret,
-    should_hide_value_for_key,
-)
+from deferred_expand.airflow_internals.sdk import mask_secret, should_hide_value_for_key
 from deferred_expand.exceptions import SourceNotImportable
 from deferred_expand.sources.importing import import_source, source_path
-from deferred_expand.sources.plain_json import Place, read, rebuild, write
+from deferred_expand.sources.plain_json import Place, rebuild
 
 
 def pack(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -43,21 +38,6 @@ def unpack(packed: dict[str, Any]) -> dict[str, Any]:
 
     arguments: dict[str, Any] = rebuild(packed["arguments"], find)
     return arguments
-
-
-def seal(packed: dict[str, Any]) -> str:
-    """
-    Write what is packed so that nobody reads it in the database.
-
-    Airflow keeps the arguments of a deferred task's trigger as they are, its encryption apart
-    (airflow/api_fastapi/execution_api/routes/task_instances.py, 3.2.2 and 3.3.2).
-    """
-    return encrypt(write(packed))
-
-
-def unseal(sealed: str | dict[str, Any]) -> dict[str, Any]:
-    """What :func:`seal` was given; what was never sealed, as it is."""
-    return sealed if isinstance(sealed, dict) else cast("dict[str, Any]", read(decrypt(sealed)))
 
 
 def mask(value: Any, name: str | None = None) -> None:

@@ -20,7 +20,7 @@ from deferred_expand.streams.page import JSON, START, Position
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LOG_VERSION = 2
+LOG_VERSION = 3
 INDEX_ENTRIES = 32
 LEFT_KEPT = 16  # walks that the stream has gone on without; those of a stream with more are not known
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["retry", "fail", "skip"]
 
-EVENT_VERSION = 1
+EVENT_VERSION = 2
 _MAX_TRACEBACK = 20_000  # characters; an event lands in the metadata database
 
 

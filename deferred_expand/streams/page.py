@@ -39,15 +39,24 @@ class SkippedItem:
 
 def check_cursor(cursor: JSON) -> None:
     """:raises CursorNotSerializable: it would not come back from JSON as it is."""
-    try:
-        survives = json.loads(json.dumps(cursor, allow_nan=False)) == cursor
-    except (TypeError, ValueError, RecursionError):
-        survives = False
-    if not survives:
+    if not _is_json(cursor):
+        # Not the cursor itself, in which there may be a token.
+        parts = cursor.values() if isinstance(cursor, dict) else cursor if isinstance(cursor, list) else ()
+        bad = sorted({type(part).__name__ for part in parts if not _is_json(part)})
+        holding = f" holding {', '.join(bad)}" if bad else ""
         raise CursorNotSerializable(
-            f"a page's cursor is {cursor!r}, which is not JSON (null, bool, number, str, list or dict "
-            "with str keys): the stream could not go on from it"
+            f"a page's cursor is of type {type(cursor).__name__}{holding}, "
+            "which is not JSON (null, bool, finite number, str, list or dict with str keys): the stream "
+            "could not go on from it"
         )
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        same: bool = json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return same
 
 
 @dataclass(frozen=True)

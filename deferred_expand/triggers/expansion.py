@@ -11,7 +11,7 @@ from deferred_expand.streams.events import check_version
 if TYPE_CHECKING:
     from deferred_expand.streams.ref import StreamRef
 
-ARGUMENTS_VERSION = 2
+ARGUMENTS_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Expansion:
     :param for_head: the mapped task's stream head waits for the batches; otherwise the unmapped
         task itself does, as it must when it runs again.
     :param failed_before: how many items had failed when this try of the head began.
+    :param sealed_anew: when a trigger had asked a worker for that, in seconds since the epoch.
     """
 
     definition: StreamDefinition
@@ -30,6 +31,7 @@ class Expansion:
     stream: str
     for_head: bool
     failed_before: int = 0
+    sealed_anew: float | None = None
 
     @property
     def ref(self) -> StreamRef:
@@ -47,4 +49,5 @@ class Expansion:
     def from_json(cls, data: dict[str, Any]) -> Expansion:
         check_version(data, "trigger's arguments", ARGUMENTS_VERSION)
         definition = StreamDefinition.from_json(data["definition"])
-        return cls(definition, data["run_id"], data["stream"], data["for_head"], data["failed_before"])
+        fields = {name: value for name, value in data.items() if name != "version"}
+        return cls(**{**fields, "definition": definition})

@@ -18,7 +18,9 @@ from deferred_expand.sources.adapters import SourceAdapter, adapter_for
 from deferred_expand.sources.chain import Hop
 from deferred_expand.sources.hops import ChainOver, HopTimedOut, first_event
 from deferred_expand.sources.importing import import_source
+from deferred_expand.sources.sealing import unseal
 from deferred_expand.triggers.calls import import_in_thread
+from deferred_expand.triggers.sealed import SealedElsewhere, require_seal
 from deferred_expand.walking.clock import NO_LIMITS, PageTimedOut, SourceClock, TimeLimits, in_time
 from deferred_expand.walking.retry import SourceRetry, is_transient
 from deferred_expand.walking.threads import Threads
@@ -32,23 +34,25 @@ class HopTrigger(BaseTrigger):
     Walks the hop's trigger to its event, and hands that to the worker with the hop.
 
     :param stream: which opening of the stream it belongs to.
-    :param hop: cursor of the chain.
+    :param hop: cursor of the chain, sealed.
     :param operator: ``"package.module:Class"`` of the chain's operator, where it can be imported
         here; says which adapter prepares the trigger.
     :param retry: JSON of a :class:`~deferred_expand.SourceRetry`.
     :param limits: JSON of :class:`TimeLimits`.
     :param waited: seconds that this try has waited for the source before.
+    :param sealed_anew: as in :class:`~deferred_expand.triggers.expansion.Expansion`.
     """
 
     def __init__(
         self,
         *,
         stream: str,
-        hop: dict[str, Any],
+        hop: str,
         operator: str | None,
         retry: dict[str, Any] | None,
         limits: dict[str, Any] | None = None,
         waited: float = 0.0,
+        sealed_anew: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.stream = stream
@@ -57,15 +61,27 @@ class HopTrigger(BaseTrigger):
         self.retry = retry
         self.limits = limits
         self.waited = waited
+        self.sealed_anew = sealed_anew
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        names = ("stream", "hop", "operator", "retry", "limits", "waited")
+        names = ("stream", "hop", "operator", "retry", "limits", "waited", "sealed_anew")
         arguments = {name: getattr(self, name) for name in names}
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         loop = asyncio.get_running_loop()
         send_at = loop.time() + (settings.requeue_delay() if self.task_instance else 0.0)
+        payload = {"stream": self.stream, "hop": self.hop, "waited": self.waited}
+        try:
+            require_seal(self.hop, self.sealed_anew)
+            payload |= await self._walk()
+        except SealedElsewhere as asked:
+            payload |= asked.to_json(self.stream)
+        # Not before the exit of the worker that deferred is noticed: see settings.requeue_delay.
+        await asyncio.sleep(max(0.0, send_at - loop.time()))
+        yield TriggerEvent(payload)
+
+    async def _walk(self) -> dict[str, Any]:
         thread = Threads("imports")
         try:
             hop, adapter = await import_in_thread(thread, self._find)
@@ -73,12 +89,10 @@ class HopTrigger(BaseTrigger):
             thread.close()
         clock = SourceClock(TimeLimits(**self.limits) if self.limits else NO_LIMITS, self.waited)
         outcome = await self._outcome(hop, adapter, clock)
-        # Not before the exit of the worker that deferred is noticed: see settings.requeue_delay.
-        await asyncio.sleep(max(0.0, send_at - loop.time()))
-        yield TriggerEvent({"stream": self.stream, "hop": self.hop, "waited": clock.waited, **outcome})
+        return {**outcome, "waited": clock.waited}
 
     def _find(self) -> tuple[Hop, SourceAdapter]:
-        hop = Hop.from_cursor(self.hop)
+        hop = Hop.from_cursor(unseal(self.hop))
         hop.find_trigger()
         if self.operator is None:
             return hop, SourceAdapter()

@@ -16,6 +16,7 @@ from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.calls import call_in_thread
 from deferred_expand.triggers.ending import end_of_stream
 from deferred_expand.triggers.handover import COMMIT_PATIENCE, ExpanderHandover, Overtaken
+from deferred_expand.triggers.sealed import require_seal
 from deferred_expand.walking.registry import WalkRegistry
 from deferred_expand.walking.walk import WalkClosed
 
@@ -65,6 +66,7 @@ class StreamSession:
 
         :param try_number: of whoever waits.
         :return: what ends the head, or what a worker shall commit.
+        :raises SealedElsewhere: the cursor.
         """
         loop = asyncio.get_running_loop()
         send_at = loop.time() + settings.requeue_delay()
@@ -74,6 +76,7 @@ class StreamSession:
                 return BatchEvent.empty(self._expansion.stream)
             if committed.ended and self._expansion.for_expander:
                 return await end_of_stream(self._expansion, committed)
+            require_seal(committed.position.cursor, self._expansion.sealed_anew)
             try:
                 async with self._hold_walk(committed, try_number) as walk:
                     self._walk = walk

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from deferred_expand import settings
 from deferred_expand.airflow_internals.contexts import restore
 from deferred_expand.airflow_internals.sdk import BaseTrigger, TriggerEvent, redact
 from deferred_expand.shaping.steps import find_steps
-from deferred_expand.sources.arguments import mask, pack, seal, unpack, unseal
+from deferred_expand.sources.arguments import mask, pack, unpack
 from deferred_expand.sources.importing import find_function
 from deferred_expand.sources.opening import is_operator, is_resumable, open_source
+from deferred_expand.sources.sealing import seal, unseal
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.calls import import_in_thread
 from deferred_expand.triggers.expansion import Expansion
+from deferred_expand.triggers.sealed import SealedElsewhere, require_seal
 from deferred_expand.triggers.session import StreamSession
 from deferred_expand.triggers.walks import WalkOpener
 from deferred_expand.walking.threads import Threads
@@ -35,9 +39,9 @@ def is_streaming_trigger(source: Any) -> bool:
 
 
 def _open(source_kwargs: dict[str, Any] | str) -> dict[str, Any]:
-    packed = unseal(source_kwargs)
+    packed = unseal(source_kwargs) if isinstance(source_kwargs, str) else source_kwargs
     mask(packed)
-    return packed
+    return cast("dict[str, Any]", packed)
 
 
 class StreamingExpansionTrigger(BaseTrigger):
@@ -127,6 +131,17 @@ class StreamingExpansionTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """What Airflow's triggerer calls."""
         expansion = Expansion.from_json(self.expansion or {})
+        try:
+            require_seal(self.source_kwargs, expansion.sealed_anew)
+            event = await self._walk(expansion)
+        except SealedElsewhere as asked:
+            self.log.warning("What a worker has sealed goes back to one: %s", asked)
+            # Not before the exit of the worker that deferred is noticed: see settings.requeue_delay.
+            await asyncio.sleep(settings.requeue_delay())
+            event = TriggerEvent(asked.to_json(expansion.stream))
+        yield event
+
+    async def _walk(self, expansion: Expansion) -> TriggerEvent:
         thread = Threads("imports")  # which may take a while, and run any code
         try:
             await thread.run(mask, self._arguments())
@@ -144,7 +159,7 @@ class StreamingExpansionTrigger(BaseTrigger):
         if isinstance(event, BatchEvent):
             self.log.info("For a worker to commit: %s", event.describe())
             event = TriggerEvent(event.map_failure(redact).to_json())
-        yield event
+        return event
 
 
 def trigger_for(

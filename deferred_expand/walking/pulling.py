@@ -102,7 +102,7 @@ class Puller:
                         return
         if buffer.still_to_pass_over:
             raise SourceShrank(
-                f"opened again after cursor {position.cursor!r}, the source ended "
+                f"opened again after item {self.given}, the source ended "
                 f"{buffer.still_to_pass_over} item(s) before the place reached earlier: "
                 "a source must give the same items in the same order again, or take a cursor"
             )
@@ -126,7 +126,7 @@ class Puller:
         between = self._cursors.items_since(page.cursor, self.given + len(page.items))
         if between:
             raise CursorStuck(
-                f"{self._policy.name} gave the cursor {page.cursor!r} a second time, with {between} item(s) "
+                f"{self._policy.name} gave a cursor a second time, with {between} item(s) "
                 f"in between, after item {self.given}: it would give these again when it goes on. A page's "
                 "cursor must ask for what follows the page"
             )

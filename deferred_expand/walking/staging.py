@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deferred_expand.exceptions import ItemError
+    from deferred_expand.streams.page import JSON
     from deferred_expand.walking.policy import WalkPolicy
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,13 @@ class Encoded:
 
 
 class Stager(Protocol):
-    """Writes batches where a committer finds them."""
+    """Writes batches where a committer finds them, and cursors as they may lie there."""
+
+    def seal(self, cursor: JSON) -> JSON:
+        """The cursor so that nobody can read it; ``None`` stays what it is."""
+
+    def unseal(self, sealed: JSON) -> JSON:
+        """The cursor that was sealed."""
 
     async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
         """Write items down; ``first_number`` is the number of the first one in the stream."""

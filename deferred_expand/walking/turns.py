@@ -31,6 +31,7 @@ class StagerInTurn:
     def __init__(self, stager: Stager, turn: asyncio.Lock) -> None:
         self._stager = stager
         self._turn = turn
+        self.seal, self.unseal = stager.seal, stager.unseal
         self.close = stager.close
         self.discard = stager.discard
 

@@ -78,7 +78,9 @@ class Walk:
         self.stream = start.stream
         self.writer = uuid4().hex[:12]
         self.clock = SourceClock(policy.limits, waited)
-        self._source = Puller(open_source, policy, start, pace, self.clock)
+        # Out here cursors are sealed, in the source they are not.
+        position = replace(start.position, cursor=stager.unseal(start.position.cursor))
+        self._source = Puller(open_source, policy, replace(start, position=position), pace, self.clock)
         self._stager = stager
         self._policy = policy
         self._pace = pace
@@ -375,7 +377,9 @@ class Walk:
             number = self._committed.batches + len(self._staged)
             await write_batch(self._stager, self._policy, number, self.writer, batch)
             waited = 0.0 if self._policy.limits.execution_timeout is None else self.clock.waited
-            self._staged.append(_Staged(len(batch), size, source.take(len(batch)), waited, int(time.time())))
+            end = source.take(len(batch))
+            position = replace(end, cursor=self._stager.seal(end.cursor))
+            self._staged.append(_Staged(len(batch), size, position, waited, int(time.time())))
             self._changed.set()
         self._weigh(encoded, source.full)
         if encoded.error is not None:

@@ -20,6 +20,7 @@ from deferred_expand.shaping.steps import find_steps
 from deferred_expand.sources.chain import Hop, HopResult, OperatorChain
 from deferred_expand.sources.hops import OVER
 from deferred_expand.sources.importing import ImportPath, find_function
+from deferred_expand.sources.sealing import seal, unseal
 from deferred_expand.streams.commit_log import batch_name
 from deferred_expand.streams.events import BatchEvent, Failure
 from deferred_expand.streams.page import Position
@@ -57,11 +58,11 @@ class WorkerHops:
         self._steps = find_steps(definition.steps, dag)
         self._try_number = try_number
 
-    def go_on(self, log: CommitLog) -> HopTrigger | BatchEvent:
+    def go_on(self, log: CommitLog, sealed_anew: float | None = None) -> HopTrigger | BatchEvent:
         """What to wait for after the last commit; or, in the beginning, what there is to commit."""
         cursor, waited = log.position.cursor, log.waited_in(self._try_number)
-        if isinstance(cursor, dict):
-            return self._trigger(log, cursor, waited)
+        if isinstance(cursor, str):
+            return self._trigger(log, cursor, waited, sealed_anew)
         return self._take(log, log.position, *self._in_time(self._chain.begin, waited))
 
     def after(self, log: CommitLog, event: dict[str, Any]) -> HopTrigger | BatchEvent:
@@ -80,9 +81,13 @@ class WorkerHops:
             return self._take(log, start, HopResult(event["over"], None), waited)
         if "failed" in event:
             self._chain.fail(*event["failed"])
-        hop = Hop.from_cursor(event["hop"])
+        hop = Hop.from_cursor(unseal(event["hop"]))
         resume = partial(self._chain.resume, hop, event["event"])
         return self._take(log, start, *self._in_time(resume, waited))
+
+    def seal_anew(self, log: CommitLog, event: dict[str, Any], now: float) -> HopTrigger:
+        """The same hop, which a triggerer could not unseal."""
+        return self._trigger(log, seal(unseal(event["hop"])), event["waited"], now)
 
     def _in_time(self, half: Callable[[], HopResult], waited: float) -> tuple[HopResult, float]:
         """:return: what the half of a hop gave, and the seconds that this try has waited by then."""
@@ -96,7 +101,9 @@ class WorkerHops:
             result = half()
         return result, waited + time.monotonic() - began
 
-    def _trigger(self, log: CommitLog, cursor: Any, waited: float) -> HopTrigger:
+    def _trigger(
+        self, log: CommitLog, cursor: str, waited: float, sealed_anew: float | None = None
+    ) -> HopTrigger:
         source, retry = self._definition.source, self._definition.retry
         return HopTrigger(
             stream=log.stream,
@@ -105,6 +112,7 @@ class WorkerHops:
             retry=retry.to_json() if retry else None,
             limits=asdict(self._definition.limits),
             waited=waited,
+            sealed_anew=sealed_anew,
         )
 
     def _take(
@@ -117,7 +125,7 @@ class WorkerHops:
 
         :param start: where the hop begins, with how many of its items are committed.
         """
-        cursor = OVER if result.next is None else result.next.to_cursor()
+        cursor = seal(OVER if result.next is None else result.next.to_cursor())
         items = shape_batch(result.items, self._steps)[start.skip :]
         if not items and result.next is not None:
             return self._trigger(log, cursor, waited)

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deferred_expand.airflow_internals.sdk import TriggerEvent
-from deferred_expand.sources.arguments import pack, seal, unpack, unseal
+from deferred_expand.sources.arguments import pack, unpack
 from deferred_expand.sources.chain import Hop
 from deferred_expand.sources.plain_json import read, write
+from deferred_expand.sources.sealing import seal, unseal
 from tests.e2e import sources
 
 # What this package, or Airflow's serde, has ever given a meaning.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,12 @@ class MemoryStager:
     written_at: list[float] = field(default_factory=list)
     closed: bool = False
     discarded: list[tuple[int, range]] = field(default_factory=list)
+
+    def seal(self, cursor: Any) -> Any:
+        return None if cursor is None else json.dumps(cursor)
+
+    def unseal(self, sealed: Any) -> Any:
+        return None if sealed is None else json.loads(sealed)
 
     async def encode(self, items: Sequence[Any], first_number: int) -> Encoded:
         batches: list[list[str]] = []

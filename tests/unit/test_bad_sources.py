@@ -92,7 +92,7 @@ async def test_a_cursor_that_stands_still_is_named_and_ends_the_stream() -> None
     items, event = await whole(stuck)
     assert items == [0, 1, 2, 3]
     assert event.failure is not None
-    assert "source of task 'users' gave the cursor 'b' a second time, with 2 item(s)" in event.failure.message
+    assert "source of task 'users' gave a cursor a second time, with 2 item(s)" in event.failure.message
 
 
 @looptime

@@ -69,18 +69,6 @@ async def test_it_goes_on_after_any_page_as_if_nothing_had_happened() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_state_between_hops_can_be_read_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow.sdk import crypto
-    from cryptography.fernet import Fernet
-
-    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", Fernet.generate_key().decode())
-    crypto.get_fernet.cache_clear()
-    pages = await walk(operators.PagingOperator, pages=2)
-    crypto.get_fernet.cache_clear()
-    assert "hunter2" not in json.dumps([page.cursor for page in pages])
-
-
-@pytest.mark.asyncio
 async def test_a_chain_of_thousands_of_hops_needs_no_more_memory_than_a_short_one() -> None:
     thread = Threads("test")
 

@@ -14,8 +14,9 @@ from airflow.sdk.api.datamodels._generated import DagRun
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.airflow_internals.contexts import carry, restore
 from deferred_expand.exceptions import DefinitionError, NotInContext
-from deferred_expand.sources.arguments import pack, seal, unpack, unseal
+from deferred_expand.sources.arguments import pack, unpack
 from deferred_expand.sources.chain import OperatorChain
+from deferred_expand.sources.sealing import seal, unseal
 from deferred_expand.streams.ref import StreamRef
 from tests.e2e.operators import ContextOperator, EchoOperator
 

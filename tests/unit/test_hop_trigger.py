@@ -10,6 +10,7 @@ import pytest
 
 from deferred_expand.airflow_internals.sdk import TRIGGER_FAILURE, TRIGGER_TIMEOUT
 from deferred_expand.sources.chain import Hop
+from deferred_expand.sources.sealing import seal, unseal
 from deferred_expand.triggers.hop import HopTrigger
 from tests.unit import operators
 
@@ -20,7 +21,7 @@ async def outcome(
     """What is sent to the worker, without the hop and the time that it took."""
     path, arguments = operators.TellTrigger(7, how).serialize()
     hop = Hop((path, arguments), "take", {"secret": "hunter2"}, timeout)
-    cursor: Any = hop.to_cursor()
+    cursor = seal(hop.to_cursor())
     trigger = HopTrigger(
         stream="s", hop=cursor, operator=None, retry=retry or None, limits=limits, waited=waited
     )
@@ -30,7 +31,7 @@ async def outcome(
         payloads = [event.payload async for event in events]
     [payload] = payloads
     assert payload.pop("stream") == "s"
-    assert Hop.from_cursor(payload.pop("hop")) == hop
+    assert Hop.from_cursor(unseal(payload.pop("hop"))) == hop
     assert payload.pop("waited") >= waited
     return dict(payload)
 

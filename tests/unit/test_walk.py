@@ -172,11 +172,12 @@ async def test_a_bad_item_ends_the_walk_after_the_items_before_it() -> None:
 async def test_a_cursor_that_is_not_json_is_refused() -> None:
     class OddCursor(PagedNumbers):
         async def open(self, cursor: Any) -> AsyncGenerator[Any, None]:
-            yield Page([1], cursor=(1, 2))  # type: ignore[arg-type]
+            yield Page([1], cursor={"token": "hunter2", "after": (1, 2)})
 
     event = await walk_to_end(make_walk(OddCursor(), MemoryStager(), START))
     assert event.failure is not None
-    assert "cursor is (1, 2), which is not JSON" in event.failure.message
+    assert "cursor is of type dict holding tuple, which is not JSON" in event.failure.message
+    assert "hunter2" not in event.failure.message + event.failure.traceback
 
 
 async def test_a_batch_that_could_not_be_written_is_written_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from airflow.sdk.execution_time.timeout import TimeoutPosix
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import SourceError, SourceFailed, SourceTimedOut
+from deferred_expand.sources.sealing import unseal
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.ref import StreamRef
 from deferred_expand.triggers.hop import HopTrigger
@@ -81,7 +82,7 @@ class Worker:
     def event_of(self, trigger: HopTrigger) -> Any:
         from deferred_expand.sources.chain import Hop
 
-        return Hop.from_cursor(trigger.hop).trigger[1]["payload"]
+        return Hop.from_cursor(unseal(trigger.hop)).trigger[1]["payload"]
 
 
 def test_hops_without_items_are_passed_on_without_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
