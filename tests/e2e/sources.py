@@ -90,18 +90,26 @@ async def gated(gates: str, cursor: int | None = None) -> AsyncIterator[Page]:
 
 PASSWORD = "open sesame"
 SIGNATURE = "sig9nature"
+TOKEN = "tok3n-of-the-next-page"
 
 
 async def gated_by_password(
-    gates: str, password: str, link: str, cursor: int | None = None
+    gates: str, password: str, link: str, cursor: dict[str, Any] | None = None
 ) -> AsyncIterator[Page]:
-    """Ends as nobody should: it tells everyone the password."""
+    """Has signed links as cursors, and ends as nobody should: it tells everyone the password."""
     assert password == PASSWORD
     assert link.endswith(SIGNATURE)
     log.warning("logging in with %s", password)
-    async for page in gated(gates, cursor):
-        yield page
+    if cursor is not None:
+        assert cursor["next"].endswith(TOKEN)
+    async for page in gated(gates, cursor["page"] if cursor else None):
+        yield Page(page.items, cursor={"page": page.cursor, "next": f"https://shop.test/?token={TOKEN}"})
     raise ApiBroke(f"{password} was wrong")
+
+
+def upper_rows(results: list[Any], descriptions: list[Any]) -> list[Any]:
+    """What ``SQLExecuteQueryOperator`` is given as its ``output_processor``."""
+    return [[[name.upper()] for (name,) in results[0]]]
 
 
 def give(texts: list[str]) -> Iterator[str]:

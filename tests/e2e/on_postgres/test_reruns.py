@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from airflow import __version__ as airflow_version
+from cryptography.fernet import Fernet
 from packaging.version import Version
 
 from deferred_expand.testing.local_airflow import wait_until
 from tests.e2e.cluster import TRIGGERERS, start, wait_for_successes
 from tests.e2e.runs import Run
-from tests.e2e.sources import PASSWORD, SIGNATURE
+from tests.e2e.sources import PASSWORD, SIGNATURE, TOKEN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -391,6 +392,40 @@ def test_secrets_are_masked_and_encrypted(cluster: Cluster, tmp_path: Path) -> N
         everything = str(cluster.ask(f'select * from "{table}"'))
         assert PASSWORD not in everything, table
         assert SIGNATURE not in everything, table
+        assert TOKEN not in everything, table
+
+
+@pytest.mark.long
+def test_keys_that_differ_and_keys_that_are_changed(cluster: Cluster, tmp_path: Path) -> None:
+    """The triggerers get a new key, and then the old one behind it; the workers keep the old one."""
+    old, new = cluster.env["AIRFLOW__CORE__FERNET_KEY"], Fernet.generate_key().decode()
+
+    def set_keys(keys: str) -> None:
+        for name in TRIGGERERS:
+            cluster.kill(name)
+        for name in TRIGGERERS:
+            cluster.start_component(name, {"core.fernet_key": keys})
+
+    run, gates = start(cluster, "gated_auto", tmp_path)
+    try:
+        gates.open(2)
+        wait_for_successes(run, 2)
+        set_keys(new)
+        wait_until("the head says that keys differ", lambda: head_state(run) == "failed", 180)
+        assert "the triggerer cannot unseal what this worker has sealed" in run.log("echo", 0)
+        set_keys(f"{new},{old}")
+        run.clear(["echo", 0])
+        gates.open(2)
+        wait_for_successes(run, 4)
+        set_keys(old)
+        gates.end()
+        wait_until("the head says that its key is gone", lambda: head_state(run) == "failed", 180)
+        assert "was sealed with a key that is gone" in run.log("echo", 0)
+        run.clear("stream", include_downstream=True)
+        assert run.wait() == "success"
+        assert run.result() == [0, 1, 2, 3]
+    finally:
+        set_keys(old)
 
 
 @pytest.mark.long
