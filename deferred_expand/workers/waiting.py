@@ -82,8 +82,8 @@ class StreamWait:
             return self._hops().after(log, event)
 
     def _for_another_key(self, log: CommitLog, event: dict[str, Any]) -> BaseTrigger | BatchEvent:
-        """:raises CannotUnseal: it would not help."""
-        if not event["helps"]:
+        """:raises CannotUnseal: it would not help, or the key of the cursor is not here either."""
+        if not event["helps"] and self._seal_anew(log) == log:
             raise CannotUnseal(
                 f"{self._definition.where}: the triggerer cannot unseal what this worker has sealed "
                 f"(triggerer: {event['sealed_elsewhere']}; worker: {key_here()}). Set the same [core] "

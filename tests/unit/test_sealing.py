@@ -239,6 +239,9 @@ def test_a_cursor_whose_key_is_gone_is_an_error_with_the_remedy(
         in (str(error.value))
     )
     assert "behind the new one in [core] fernet_key" in str(error.value)
+    event = {"stream": "s", "sealed_elsewhere": "another key is set here", "helps": False}
+    with pytest.raises(CannotUnseal, match="the place that the stream has reached"):
+        head.wait.after(head.log, event)
     assert head.log.items == 3, "what is committed stays"
 
 
