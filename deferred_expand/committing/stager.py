@@ -31,8 +31,8 @@ class XComStager:
         self._thread = Threads("stager")
         self._max_bytes = max_bytes
 
-    def seal(self, cursor: JSON) -> JSON:
-        return None if cursor is None else seal(cursor)
+    async def seal(self, cursor: JSON) -> JSON:
+        return None if cursor is None else await self._thread.run(seal, cursor)
 
     def unseal(self, sealed: JSON) -> JSON:
         return None if sealed is None else unseal(str(sealed))

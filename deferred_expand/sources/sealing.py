@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from deferred_expand.airflow_internals.keys import decrypt, encrypt, has_key, opens_with_first_key
+from deferred_expand.airflow_internals.keys import (
+    WrongKey,
+    decrypt,
+    encrypt,
+    has_key,
+    opens_with_first_key,
+)
 from deferred_expand.exceptions import CannotUnseal
 from deferred_expand.sources.plain_json import read, write
 
@@ -29,16 +35,17 @@ def unseal(sealed: str) -> Any:
     :raises CannotUnseal: it was sealed with another key.
     """
     try:
-        return read(decrypt(sealed))
-    except ValueError as error:  # with no key here, what a key has sealed is no JSON
+        text = decrypt(sealed)
+    except WrongKey as error:
         raise CannotUnseal(f"[core] fernet_key does not open it: {key_here()}") from error
+    return read(text)
 
 
 def seal_state(sealed: str) -> SealState:
-    """Whether, and for how long, this process can unseal it."""
+    """Whether, and for how long, this process can unseal it; nothing in it is imported."""
     try:
-        unseal(sealed)
-    except CannotUnseal:
+        decrypt(sealed)
+    except WrongKey:
         return "foreign"
     return "good" if opens_with_first_key(sealed) else "old"
 

@@ -19,7 +19,7 @@ from deferred_expand.sources.chain import Hop
 from deferred_expand.sources.hops import ChainOver, HopTimedOut, first_event
 from deferred_expand.sources.importing import import_source
 from deferred_expand.sources.sealing import unseal
-from deferred_expand.triggers.calls import import_in_thread
+from deferred_expand.triggers.calls import call_in_thread, import_in_thread
 from deferred_expand.triggers.sealed import SealedElsewhere, require_seal
 from deferred_expand.walking.clock import NO_LIMITS, PageTimedOut, SourceClock, TimeLimits, in_time
 from deferred_expand.walking.retry import SourceRetry, is_transient
@@ -73,7 +73,7 @@ class HopTrigger(BaseTrigger):
         send_at = loop.time() + (settings.requeue_delay() if self.task_instance else 0.0)
         payload = {"stream": self.stream, "hop": self.hop, "waited": self.waited}
         try:
-            require_seal(self.hop, self.sealed_anew)
+            await call_in_thread(require_seal, self.hop, self.sealed_anew)
             payload |= await self._walk()
         except SealedElsewhere as asked:
             payload |= asked.to_json(self.stream)

@@ -8,12 +8,9 @@ cannot be unsealed here, or can only as long as an old key is listed, goes back 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deferred_expand.sources.sealing import key_here, seal_state
-
-if TYPE_CHECKING:
-    from deferred_expand.streams.page import JSON
 
 WORTH_SEALING_ANEW = 600.0  # seconds since it was last done; a trigger begins within them, mostly
 
@@ -33,8 +30,10 @@ class SealedElsewhere(Exception):
         return {"stream": stream, "sealed_elsewhere": key_here(), "helps": self.helps}
 
 
-def require_seal(sealed: JSON, sealed_anew: float | None) -> None:
+def require_seal(sealed: Any, sealed_anew: float | None) -> None:
     """
+    Takes a thread: at its first call Airflow may ask a command or a secrets backend for its keys.
+
     :param sealed: arguments, a cursor; what is not sealed passes.
     :param sealed_anew: when a worker has done so on request, in seconds since the epoch.
     :raises SealedElsewhere: a worker is needed.

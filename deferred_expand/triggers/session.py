@@ -76,7 +76,7 @@ class StreamSession:
                 return BatchEvent.empty(self._expansion.stream)
             if committed.ended and self._expansion.for_expander:
                 return await end_of_stream(self._expansion, committed)
-            require_seal(committed.position.cursor, self._expansion.sealed_anew)
+            await call_in_thread(require_seal, committed.position.cursor, self._expansion.sealed_anew)
             try:
                 async with self._hold_walk(committed, try_number) as walk:
                     self._walk = walk

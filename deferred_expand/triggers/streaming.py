@@ -17,7 +17,7 @@ from deferred_expand.sources.importing import find_function
 from deferred_expand.sources.opening import is_operator, is_resumable, open_source
 from deferred_expand.sources.sealing import seal, unseal
 from deferred_expand.streams.events import BatchEvent
-from deferred_expand.triggers.calls import import_in_thread
+from deferred_expand.triggers.calls import call_in_thread, import_in_thread
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.sealed import SealedElsewhere, require_seal
 from deferred_expand.triggers.session import StreamSession
@@ -132,7 +132,7 @@ class StreamingExpansionTrigger(BaseTrigger):
         """What Airflow's triggerer calls."""
         expansion = Expansion.from_json(self.expansion or {})
         try:
-            require_seal(self.source_kwargs, expansion.sealed_anew)
+            await call_in_thread(require_seal, self.source_kwargs, expansion.sealed_anew)
             event = await self._walk(expansion)
         except SealedElsewhere as asked:
             self.log.warning("What a worker has sealed goes back to one: %s", asked)

@@ -38,7 +38,7 @@ class Encoded:
 class Stager(Protocol):
     """Writes batches where a committer finds them, and cursors as they may lie there."""
 
-    def seal(self, cursor: JSON) -> JSON:
+    async def seal(self, cursor: JSON) -> JSON:
         """The cursor so that nobody can read it; ``None`` stays what it is."""
 
     def unseal(self, sealed: JSON) -> JSON:

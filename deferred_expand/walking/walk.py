@@ -378,7 +378,7 @@ class Walk:
             await write_batch(self._stager, self._policy, number, self.writer, batch)
             waited = 0.0 if self._policy.limits.execution_timeout is None else self.clock.waited
             end = source.take(len(batch))
-            position = replace(end, cursor=self._stager.seal(end.cursor))
+            position = replace(end, cursor=await self._stager.seal(end.cursor))
             self._staged.append(_Staged(len(batch), size, position, waited, int(time.time())))
             self._changed.set()
         self._weigh(encoded, source.full)

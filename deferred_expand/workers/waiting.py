@@ -83,7 +83,8 @@ class StreamWait:
 
     def _for_another_key(self, log: CommitLog, event: dict[str, Any]) -> BaseTrigger | BatchEvent:
         """:raises CannotUnseal: it would not help, or the key of the cursor is not here either."""
-        if not event["helps"] and self._seal_anew(log) == log:
+        anew = self._seal_anew(log)
+        if not event["helps"] and anew == log:
             raise CannotUnseal(
                 f"{self._definition.where}: the triggerer cannot unseal what this worker has sealed "
                 f"(triggerer: {event['sealed_elsewhere']}; worker: {key_here()}). Set the same [core] "
@@ -91,9 +92,9 @@ class StreamWait:
                 "was"
             )
         if "hop" not in event or event["hop"] == log.position.cursor:
-            return self.go_on(log, time.time())
+            return self.go_on(anew, time.time())
         with self._naming_keys():
-            return self._hops().seal_anew(log, event, time.time())
+            return self._hops().seal_anew(anew, event, time.time())
 
     def _seal_anew(self, log: CommitLog) -> CommitLog:
         """The log with a cursor that needs no key but the first, so that the others may go."""

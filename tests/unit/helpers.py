@@ -41,7 +41,7 @@ class MemoryStager:
     closed: bool = False
     discarded: list[tuple[int, range]] = field(default_factory=list)
 
-    def seal(self, cursor: Any) -> Any:
+    async def seal(self, cursor: Any) -> Any:
         return None if cursor is None else json.dumps(cursor)
 
     def unseal(self, sealed: Any) -> Any:

@@ -86,6 +86,27 @@ def test_whether_it_opens_and_for_how_long(
         assert unseal(sealed) == value
 
 
+class Picky:
+    """Something that serde writes, and that cannot be made of it again."""
+
+    def serialize(self) -> dict[str, Any]:
+        return {}
+
+    @staticmethod
+    def deserialize(data: Any, version: int) -> Any:
+        raise ValueError("of no use here")
+
+
+def test_what_is_wrong_with_a_value_is_not_taken_for_another_key(use: Callable[..., None]) -> None:
+    """And to see whether it opens, nothing of an author's is imported or called."""
+    use(A)
+    sealed = seal({"value": Picky()})
+    assert seal_state(sealed) == "good"
+    with pytest.raises((ImportError, ValueError)) as error:
+        unseal(sealed)
+    assert not isinstance(error.value, CannotUnseal)
+
+
 class Links(PagedNumbers):
     """Pages with signed links as cursors."""
 
