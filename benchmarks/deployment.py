@@ -87,9 +87,12 @@ class WatchedAirflow(LocalAirflow):
     def measure(self, dag_id: str, conf: dict[str, Any]) -> dict[str, Any]:
         """Run a DAG to its end: seconds from its trigger, peaks in MB, worker launches."""
         launched = self.launches()
+        yields = self.home / f"yields_{dag_id}_{launched}"
+        committed = self.statsd.counted["airflow.deferred_expand.item.committed"]
+        committed.clear()
         with PeakMemory(self) as memory:
             asked = time.time()
-            run_id = self.trigger(dag_id, conf)
+            run_id = self.trigger(dag_id, {**conf, "yields": str(yields)})
             state = self.wait_for_run(dag_id, run_id, timeout=1800)
         if state != "success":
             raise RuntimeError(f"{dag_id} ended as {state}: {self.task_log(dag_id, run_id, 'fetch')}")
@@ -100,7 +103,22 @@ class WatchedAirflow(LocalAirflow):
             "all_done": max(_seconds(ti["end_date"]) for ti in items) - asked,
             "launches": self.launches() - launched,
             "peak_mb": dict(memory.peaks),
+            "to_instances": _latencies(yields, committed),
         }
+
+
+def _latencies(yields: Path, committed: list[tuple[float, float]]) -> list[float]:
+    """Seconds from each page's yield to its items' instances; only where the expander made them."""
+    if not yields.exists() or not committed:
+        return []
+    given = [float(line) for line in yields.read_text().split()]
+    latencies: list[float] = []
+    items, of_page = 0.0, sum(count for _, count in committed) / len(given)
+    for at, count in committed:
+        items += count
+        while len(latencies) < len(given) and items >= (len(latencies) + 1) * of_page:
+            latencies.append(at - given[len(latencies)])
+    return latencies
 
 
 def _is_head(dag_id: str, instance: dict[str, Any]) -> bool:

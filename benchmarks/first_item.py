@@ -31,11 +31,11 @@ def run(rounds: int) -> Measured:
 
 def _summary(measured: list[Measured]) -> Measured:
     cold, *warm = measured
-    cold["peak_mb"]
     return {
         "cold": cold,
         "warm": {
             **{key: median(one[key] for one in warm) for key in ("first_item", "all_done", "launches")},
+            "to_instances": [latency for one in warm for latency in one["to_instances"]],
             "peak_mb": {
                 kind: max(one["peak_mb"].get(kind, 0) for one in measured) for kind in cold["peak_mb"]
             },

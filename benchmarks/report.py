@@ -16,7 +16,15 @@ Measured = dict[str, Any]
 
 def first_item_table(result: Measured) -> Table:
     table = Table(title="20 pages x 5 items, 1.5 s a page, 0.2 s an item (median of the warm rounds; cold)")
-    for column in ("", "first item, s", "all done, s", "of native", "of the floor", "worker launches"):
+    for column in (
+        "",
+        "first item, s",
+        "all done, s",
+        "of native",
+        "of the floor",
+        "worker launches",
+        "made p50, p95, s",
+    ):
         table.add_column(column, justify="left" if not column else "right")
     native, floor = result["variants"]["native"]["warm"], result["floor"]
     for name, measured in result["variants"].items():
@@ -28,9 +36,17 @@ def first_item_table(result: Measured) -> Table:
             f"{warm['first_item'] / native['first_item']:.2f}, {warm['all_done'] / native['all_done']:.2f}",
             f"{warm['all_done'] / floor['all_done']:.2f}",
             f"{warm['launches']:.0f}",
+            _quantiles(warm["to_instances"]),
         )
-    table.add_row("floor", f"{floor['first_item']:.1f}", f"{floor['all_done']:.1f}", "", "1.00", "")
+    table.add_row("floor", f"{floor['first_item']:.1f}", f"{floor['all_done']:.1f}", "", "1.00", "", "")
     return table
+
+
+def _quantiles(seconds: list[float]) -> str:
+    if not seconds:
+        return ""
+    sorted_ = sorted(seconds)
+    return f"{sorted_[len(sorted_) // 2]:.2f}, {sorted_[int(len(sorted_) * 0.95)]:.2f}"
 
 
 def peaks_table(title: str, peaks: dict[str, dict[str, float]]) -> Table:

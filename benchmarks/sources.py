@@ -21,11 +21,23 @@ def page_of(number: int, items: int, item_bytes: int) -> list[Any]:
 
 
 async def pages(
-    count: str, items: str, seconds: str, item_bytes: str = "0", cursor: int | None = None
+    count: str,
+    items: str,
+    seconds: str,
+    item_bytes: str = "0",
+    yields: str = "",
+    cursor: int | None = None,
 ) -> AsyncIterator[Page]:
-    """Pages that take a while each; arguments are strings, as they come from templates."""
+    """
+    Pages that take a while each; arguments are strings, as they come from templates.
+
+    :param yields: file in which to note when each was given.
+    """
     for number in range(cursor or 0, int(count)):
         await asyncio.sleep(float(seconds))
+        if yields:
+            with Path(yields).open("a") as file:  # noqa: ASYNC230  # a line a page
+                file.write(f"{time.time()}\n")
         yield Page(page_of(number, int(items), int(item_bytes)), cursor=number + 1)
 
 

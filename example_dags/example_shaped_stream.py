@@ -11,7 +11,7 @@ from deferred_expand import DeferredExpandOperator
 
 with DAG("example_shaped_stream", schedule=None, tags=["deferred_expand"]):
     orders = DeferredExpandOperator(
-        task_id="orders", source=shop_api.todays_orders, source_kwargs={"count": 6}, batch_interval=0.5
+        task_id="orders", source=shop_api.todays_orders, source_kwargs={"count": 6}
     )
 
     @task

@@ -11,9 +11,9 @@ from deferred_expand import DeferredExpandOperator
 
 with DAG("example_zip_streams", schedule=None, tags=["deferred_expand"]):
     orders = DeferredExpandOperator(
-        task_id="orders", source=shop_api.todays_orders, source_kwargs={"count": 4}, batch_interval=0.5
+        task_id="orders", source=shop_api.todays_orders, source_kwargs={"count": 4}
     )
-    trucks = DeferredExpandOperator(task_id="trucks", source=shop_api.free_trucks, batch_interval=0.5)
+    trucks = DeferredExpandOperator(task_id="trucks", source=shop_api.free_trucks)
 
     @task
     def load(pair: tuple[dict[str, Any], str]) -> str:

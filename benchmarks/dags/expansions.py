@@ -11,12 +11,13 @@ from airflow.sdk import DAG, XComArg, task
 from benchmarks.sources import page_of, pages
 from deferred_expand import DeferredExpandOperator
 
-PARAMS = {"pages": 20, "per_page": 5, "page_seconds": 1.5, "item_seconds": 0.2, "item_bytes": 0}
+PARAMS = {"pages": 20, "per_page": 5, "page_seconds": 1.5, "item_seconds": 0.2, "item_bytes": 0, "yields": ""}
 FROM_PARAMS = {
     "count": "{{ params.pages }}",
     "items": "{{ params.per_page }}",
     "seconds": "{{ params.page_seconds }}",
     "item_bytes": "{{ params.item_bytes }}",
+    "yields": "{{ params.yields }}",
 }
 
 
@@ -25,7 +26,7 @@ def make_dag(dag_id: str, **stream_arguments: Any) -> DAG:
     with DAG(dag_id, schedule=None, start_date=datetime(2026, 1, 1), params=PARAMS) as dag:
 
         @task
-        def fetch(count: str, items: str, seconds: str, item_bytes: str) -> list[Any]:
+        def fetch(count: str, items: str, seconds: str, item_bytes: str, yields: str) -> list[Any]:
             found = []
             for number in range(int(count)):
                 time.sleep(float(seconds))
@@ -49,5 +50,5 @@ def make_dag(dag_id: str, **stream_arguments: Any) -> DAG:
 
 for prefix in ("", "waiting_"):  # items of "waiting" never run: see airflow_local_settings.py
     make_dag(f"{prefix}native")
-    make_dag(f"{prefix}expander", materialize="triggerer", batch_interval=0.25)
-    make_dag(f"{prefix}callback", materialize="callback", batch_interval=0.25)
+    make_dag(f"{prefix}expander", materialize="triggerer")
+    make_dag(f"{prefix}callback", materialize="callback")

@@ -18,7 +18,7 @@ def item(value: int) -> None:
 
 with DAG("open_streams", schedule=None, start_date=datetime(2026, 1, 1), params={"samples": ""}):
     for number in range(STREAMS):
-        stream = DeferredExpandOperator(task_id=f"stream_{number}", source=slow_pages, batch_interval=1)
+        stream = DeferredExpandOperator(task_id=f"stream_{number}", source=slow_pages)
         item.override(task_id=f"item_{number}").expand(value=stream.output)
     probe = DeferredExpandOperator(
         task_id="probe", source=lag_probe, source_kwargs={"samples": "{{ params.samples }}"}

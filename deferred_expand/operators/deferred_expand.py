@@ -75,7 +75,8 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
     :param source_kwargs: arguments for the source; functions and classes among them must be
         importable, other than an operator's. (templated)
     :param batch_size: items in a batch at most.
-    :param batch_interval: seconds; a batch not yet full is staged when its oldest item is this old.
+    :param batch_interval: seconds between two batches at least, where they are not full. What a source
+        gives after a pause is staged at once, and while a batch waits for its commit the next one grows.
     :param source_retries: how often a source that raises is opened again from its last cursor,
         within one try of the stream head; and how often each batch is written again when the XCom
         backend raises. Retries of the mapped task come after that.
@@ -107,7 +108,7 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         source: str | Callable[..., Any] | type[BaseOperator] | type[BaseTrigger],
         source_kwargs: dict[str, Any] | None = None,
         batch_size: int = 100,
-        batch_interval: float = 5.0,
+        batch_interval: float = 1.0,
         source_retries: int = 2,
         materialize: Materialize = "auto",
         retry: SourceRetry | None = None,

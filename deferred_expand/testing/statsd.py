@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections import defaultdict
 
 
@@ -20,6 +21,8 @@ class StatsdListener:
         self.timings: dict[str, list[float]] = defaultdict(list)
         """In milliseconds."""
         self.counts: dict[str, float] = defaultdict(float)
+        self.counted: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        """When, in seconds since the epoch, and by how much."""
         self.gauges: dict[str, float] = {}
         self.config = {
             "metrics.statsd_on": "True",
@@ -37,5 +40,6 @@ class StatsdListener:
                     self.timings[name].append(float(value))
                 elif kind.startswith("c"):
                     self.counts[name] += float(value)
+                    self.counted[name].append((time.time(), float(value)))
                 elif kind.startswith("g"):
                     self.gauges[name] = float(value)

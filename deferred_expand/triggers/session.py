@@ -68,8 +68,7 @@ class StreamSession:
         :return: what ends the head, or what a worker shall commit.
         :raises SealedElsewhere: the cursor.
         """
-        loop = asyncio.get_running_loop()
-        send_at = loop.time() + settings.requeue_delay()
+        send_at = asyncio.get_running_loop().time() + settings.requeue_delay()
         while True:
             committed = await self._read_log()
             if committed is None:
@@ -83,9 +82,7 @@ class StreamSession:
                     handover = self._handover()
                     ended = await handover.run(walk) if handover else None
                     if ended is None:
-                        await walk.batches()
-                        await asyncio.sleep(max(0.0, send_at - loop.time()))
-                        return await walk.batches()
+                        return await walk.batches_until(send_at)
                 return await end_of_stream(self._expansion, ended)
             except (Overtaken, WalkClosed):
                 log.warning("Another triggerer has gone on with this stream; this walk stops")

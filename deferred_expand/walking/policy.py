@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class WalkPolicy:
     """
     :param batch_size: items in a batch at most.
-    :param batch_interval: seconds; a batch not yet full is staged when its oldest item is this old.
+    :param batch_interval: seconds between two batches at least, where they are not full.
     :param source_retries: how often the walk opens a broken source again, or writes a batch again.
     :param retry: what a hiccup may cost before that; ``None``: it counts as any other error.
     :param walk_ahead: staged items, not yet committed, at which the walk pauses.

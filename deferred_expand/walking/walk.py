@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import deque
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 from uuid import uuid4
 
 from deferred_expand.exceptions import DeferredExpandError, ResultsAwaited, SourceFailed, SourceTimedOut
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
+from deferred_expand.walking.batching import AS_THEY_COME, Batcher
 from deferred_expand.walking.clock import PageTimedOut, SourceClock
 from deferred_expand.walking.pulling import Puller
 from deferred_expand.walking.retry import Reopenings
-from deferred_expand.walking.staging import write_batch
 from deferred_expand.walking.tasks import end, wait_patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from deferred_expand.streams.page import Position
     from deferred_expand.walking.pace import Pace
     from deferred_expand.walking.policy import WalkPolicy
     from deferred_expand.walking.pulling import OpenSource
-    from deferred_expand.walking.staging import Encoded, Stager
+    from deferred_expand.walking.staging import Stager
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +39,6 @@ _STILL_THERE = (
 
 class WalkClosed(Exception):
     """The walk was closed while someone waited for its batches."""
-
-
-@dataclass(frozen=True)
-class _Staged:
-    count: int
-    size: int
-    position: Position
-    waited: float
-    at: int
 
 
 class Walk:
@@ -83,19 +72,17 @@ class Walk:
         self._source = Puller(open_source, policy, replace(start, position=position), pace, self.clock)
         self._stager = stager
         self._policy = policy
-        self._pace = pace
         self._guard = guard
         self._guarding: asyncio.Task[None] | None = None
         self._first = start.batches
-        self._committed = start
-        self._staged: deque[_Staged] = deque()
-        self._dry = False  # the source gives no more
         self._over = False
         self._closed = False
-        self._hurried = False
         self._suspended = False  # in dag.test(): what is given must run before it goes on
         self._failure: Failure | None = None
-        self._changed = asyncio.Event()  # there may be something to commit, or room to stage
+        self._changed = asyncio.Event()  # there may be something to commit
+        self._batcher = Batcher(
+            self._source, stager, policy, start, self.writer, self.clock, self._changed, pace
+        )
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Future[None] | None = None  # while it runs
         self._parts: set[asyncio.Task[Any]] = set()  # that it starts and ends
@@ -121,6 +108,7 @@ class Walk:
         Final from the first line, even when the wait is cancelled. Several may close one walk.
         """
         self._closed = True
+        self._batcher.stop()
         if self._closing is not None and self._task is not None and not self._task.done():
             if not self._closing.done():
                 self._closing.set_result(None)
@@ -128,8 +116,10 @@ class Walk:
 
     async def discard(self) -> None:
         """Once it is closed: delete what it has staged and nobody will commit."""
-        first = self._committed.batches
-        staged = range(first, first + len(self._staged) + 1)  # the last one may not have been answered
+        first = self._batcher.committed.batches
+        staged = range(
+            first, first + len(self._batcher.staged) + 1
+        )  # the last one may not have been answered
         try:
             await self._stager.discard(self.writer, self._first, staged)
         except Exception:
@@ -151,9 +141,8 @@ class Walk:
         return self.given - self._source.buffer.still_to_pass_over
 
     def hurry(self) -> None:
-        """Stage what there is, without waiting for a full batch."""
-        self._hurried = True
-        self._source.pulled.set()
+        """Stage what there is, without waiting for more."""
+        self._batcher.hurry()
 
     @property
     def failed(self) -> bool:
@@ -164,47 +153,66 @@ class Walk:
         """Whether what this walk holds follows the checkpoint; if so, forget what is before it."""
         if self._broken or checkpoint.stream != self.stream:
             return False
-        done = checkpoint.batches - self._committed.batches
-        if not 0 <= done <= len(self._staged) or (done and checkpoint.writer != self.writer):
-            return False
-        if sum(self._staged[n].count for n in range(done)) + self._committed.items != checkpoint.items:
-            return False
-        for _ in range(done):
-            self._staged.popleft()
-        self._committed = checkpoint
-        self._changed.set()
-        return True
+        return self._batcher.goes_on_from(checkpoint)
 
     def begin_try(self) -> None:
         """Another try of the stream head goes on with this walk: count its wait for the source."""
         self.clock.begin_try()
-        self._staged = deque(replace(staged, waited=0.0) for staged in self._staged)
+        self._batcher.begin_try()
 
     async def batches(self) -> BatchEvent:
         """
         Wait until something is staged, or the source is over; all that is staged by then.
 
+        For an expander, which takes batches as they come.
+
         :raises WalkClosed: it was closed meanwhile.
         """
-        await self._until(lambda: bool(self._staged) or self._over)
+        self._take_at(AS_THEY_COME)
+        await self._until(lambda: bool(self._batcher.staged) or self._over)
         return self._event()
+
+    async def batches_until(self, time: float) -> BatchEvent:
+        """
+        The same, but all that the source gives until a time is one batch, if it does not fill one before.
+
+        For a worker, which costs much. Where there is nothing then, the first that comes.
+
+        :param time: of the loop.
+        """
+        self._take_at(time)
+        try:
+            await self._until(lambda: bool(self._batcher.staged) or self._over)
+            await asyncio.sleep(max(0.0, time - asyncio.get_running_loop().time()))
+            await self._until(lambda: self._batcher.has_all or self._over)
+            return self._event()
+        finally:
+            if self._batcher.takes_at == time:  # nobody else has asked meanwhile
+                self._take_at(math.inf)
 
     async def all_batches(self) -> BatchEvent:
         """Wait for the end of the source."""
+        self._take_at(math.inf)
         await self._until(lambda: self._over)
         return self._event()
 
+    def _take_at(self, time: float) -> None:
+        if self._batcher.takes_at != time:
+            self._batcher.takes_at = time
+            self._batcher.look()
+
     def _event(self) -> BatchEvent:
+        committed, staged = self._batcher.committed, self._batcher.staged
         return BatchEvent(
             stream=self.stream,
             writer=self.writer,
-            first=self._committed.batches,
-            counts=tuple(staged.count for staged in self._staged),
-            position=self._staged[-1].position if self._staged else self._committed.position,
+            first=committed.batches,
+            counts=tuple(batch.count for batch in staged),
+            position=staged[-1].position if staged else committed.position,
             ended=self._over and self._failure is None and not self._suspended,
             failure=self._failure if self._over else None,
-            waited=self._staged[-1].waited if self._staged else 0.0,
-            at=self._staged[-1].at if self._staged else None,
+            waited=staged[-1].waited if staged else 0.0,
+            at=staged[-1].at if staged else None,
         )
 
     async def _until(self, holds: Callable[[], bool]) -> None:
@@ -248,13 +256,13 @@ class Walk:
 
     async def _pull_and_stage(self) -> bool:
         """:return: whether it came to the end of the source; otherwise it is being closed."""
-        staging = self._begin(self._stage_all(), f"staging of {self._policy.name}")
+        staging = self._begin(self._batcher.stage_all(), f"staging of {self._policy.name}")
         if self._guard is not None:
             self._guarding = self._begin(self._guard(), f"guard of {self._policy.name}")
         failure = await self._pull(staging)
         self.clock.stop()
-        self._dry = True
-        self._source.pulled.set()
+        self._batcher.dry = True
+        self._batcher.look()
         await self._until_one_ends(staging)
         if self._closed:
             return False
@@ -318,77 +326,3 @@ class Walk:
         await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if self._guarding is not None and self._guarding.done() and not self._closed:
             self._guarding.result()
-
-    # -- staging ----------------------------------------------------------------------------------
-
-    async def _stage_all(self) -> None:
-        if await self._batch_is_due():
-            await self._weigh_first_item()
-        while await self._batch_is_due():
-            await self._stage()
-            await self._until_walk_ahead()
-
-    async def _batch_is_due(self) -> bool:
-        """Wait for a batch that is full, old enough or the last; ``False``: there is none left."""
-        loop, source = asyncio.get_running_loop(), self._source
-        wanted = self.items < self._policy.max_items
-        while not self._dry and not self._closed:
-            due_in = self._due_in(loop.time()) if wanted else None
-            if due_in is not None and due_in <= 0:
-                break
-            source.pulled.clear()
-            timer = None if due_in is None else loop.call_later(due_in, source.pulled.set)
-            try:
-                await source.pulled.wait()
-            finally:
-                if timer is not None:
-                    timer.cancel()
-        self._hurried = False
-        return wanted and not self._closed and len(source.buffer) > 0
-
-    def _due_in(self, now: float) -> float | None:
-        """Seconds until what has been pulled is a batch; ``None`` when that is nothing."""
-        oldest = self._source.buffer.oldest
-        if oldest is None:
-            return None
-        if self._hurried or len(self._source.buffer) >= self._source.full:
-            return 0.0
-        return oldest + self._policy.batch_interval - now
-
-    async def _weigh_first_item(self) -> None:
-        first = await self._stager.encode(self._source.buffer.peek(1), self.items + 1)
-        self._weigh(first, self._policy.batch_size)
-
-    def _weigh(self, encoded: Encoded, full: int) -> None:
-        """Adapt how many items make a batch to the size they turned out to have."""
-        items = sum(map(len, encoded.batches))
-        if items:
-            mean = max(1, sum(encoded.sizes) // items)
-            full = max(1, min(self._policy.batch_size, self._policy.max_batch_bytes // mean))
-        self._source.set_full(full)
-
-    async def _stage(self) -> None:
-        source, count = self._source, self._source.full
-        if self._pace is not None:
-            count = await self._pace.room(self.items, min(count, len(source.buffer)))
-        items = source.buffer.peek(int(min(count, self._policy.max_items - self.items)))
-        encoded = await self._stager.encode(items, self.items + 1)
-        for batch, size in zip(encoded.batches, encoded.sizes, strict=True):
-            number = self._committed.batches + len(self._staged)
-            await write_batch(self._stager, self._policy, number, self.writer, batch)
-            waited = 0.0 if self._policy.limits.execution_timeout is None else self.clock.waited
-            end = source.take(len(batch))
-            position = replace(end, cursor=await self._stager.seal(end.cursor))
-            self._staged.append(_Staged(len(batch), size, position, waited, int(time.time())))
-            self._changed.set()
-        self._weigh(encoded, source.full)
-        if encoded.error is not None:
-            raise encoded.error
-
-    async def _until_walk_ahead(self) -> None:
-        while not self._closed and (
-            sum(staged.count for staged in self._staged) >= self._policy.walk_ahead
-            or sum(staged.size for staged in self._staged) >= self._policy.walk_ahead_bytes
-        ):
-            self._changed.clear()
-            await self._changed.wait()

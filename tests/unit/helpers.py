@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.exceptions import ItemNotSerializable
+from deferred_expand.streams.events import Checkpoint
 from deferred_expand.streams.page import Page
 from deferred_expand.walking.clock import TimeLimits
 from deferred_expand.walking.policy import WalkPolicy
@@ -17,7 +18,7 @@ from deferred_expand.walking.walk import Walk
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from deferred_expand.streams.events import BatchEvent, Checkpoint
+    from deferred_expand.streams.events import BatchEvent
     from deferred_expand.walking.pace import Pace
 
 
@@ -144,3 +145,39 @@ def walk_policy(source: PagedNumbers, **policy: Any) -> WalkPolicy:
         **policy,
     }
     return WalkPolicy(**given)
+
+
+@dataclass
+class Committer:
+    """
+    Commits what a walk stages, as an expander does.
+
+    :param takes: seconds for each commit.
+    :ivar commits: when, in the loop's time, and the items of each batch.
+    """
+
+    walk: Walk
+    takes: float = 0.0
+    commits: list[tuple[float, tuple[int, ...]]] = field(default_factory=list)
+
+    async def run(self, checkpoint: Checkpoint) -> BatchEvent:
+        while True:
+            event = await self.walk.batches()
+            await asyncio.sleep(self.takes)
+            if event.counts:
+                self.commits.append((asyncio.get_running_loop().time(), event.counts))
+            checkpoint = after(checkpoint, event)
+            assert self.walk.goes_on_from(checkpoint)
+            if event.ended or event.failure is not None:
+                return event
+
+
+def after(checkpoint: Checkpoint, event: BatchEvent) -> Checkpoint:
+    """Once the event is committed."""
+    return Checkpoint(
+        checkpoint.stream,
+        checkpoint.batches + len(event.counts),
+        checkpoint.items + sum(event.counts),
+        event.position,
+        event.writer if event.counts else checkpoint.writer,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,10 @@ from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.pauses import LONGEST_PAUSE
 from deferred_expand.walking.results import FinishedResults
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
-from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk
+from tests.unit.helpers import Committer, MemoryStager, PagedNumbers, make_walk
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import AsyncIterator, Collection
 
     from deferred_expand.walking.walk import Walk
 
@@ -43,50 +44,78 @@ class Instances:
         return self.finished
 
 
-def paced(numbers: PagedNumbers, pace: Pace, **options: Any) -> Walk:
+@asynccontextmanager
+async def paced(numbers: PagedNumbers, pace: Pace, **options: Any) -> AsyncIterator[Walk]:
     walk = make_walk(numbers, MemoryStager(), START, pace, **{"batch_interval": 0.1, **options})
     walk.start()
-    return walk
+    committing = asyncio.create_task(Committer(walk).run(START))
+    yield walk
+    committing.cancel()
+    await walk.close()
 
 
 @pytest.mark.asyncio
 @looptime
 async def test_no_more_is_asked_for_and_staged_than_may_be_pending() -> None:
     numbers, instances = PagedNumbers(pages=10, size=2), Instances()
-    walk = paced(numbers, Pace(max_pending=4, finished=instances.count), batch_size=4)
-    for finished in range(0, 20, 2):
-        instances.finished = finished
-        await asyncio.sleep(3 * LONGEST_PAUSE)
-        assert walk.items == min(20, finished + 4)
-        assert len(numbers.given) == min(10, 2 + finished // 2), "the source is left alone as well"
-    assert (await walk.all_batches()).ended
-    await walk.close()
+    async with paced(numbers, Pace(max_pending=4, finished=instances.count), batch_size=4) as walk:
+        for finished in range(0, 20, 2):
+            instances.finished = finished
+            await asyncio.sleep(3 * LONGEST_PAUSE)
+            assert walk.items == min(20, finished + 4)
+            assert len(numbers.given) == min(10, 2 + finished // 2), "the source is left alone as well"
+        assert (await walk.batches()).ended
 
 
 @pytest.mark.asyncio
 @looptime
 async def test_of_a_page_larger_than_that_only_a_part_is_staged() -> None:
     numbers, instances = PagedNumbers(pages=2, size=10), Instances()
-    walk = paced(numbers, Pace(max_pending=3, finished=instances.count), batch_size=3)
-    await asyncio.sleep(60)
-    assert walk.items == 3
-    instances.finished = 2
-    await asyncio.sleep(60)
-    assert walk.items == 5
-    assert numbers.given == [0]
-    await walk.close()
+    async with paced(numbers, Pace(max_pending=3, finished=instances.count), batch_size=3) as walk:
+        await asyncio.sleep(60)
+        assert walk.items == 3
+        instances.finished = 2
+        await asyncio.sleep(60)
+        assert walk.items == 5
+        assert numbers.given == [0]
 
 
 @pytest.mark.asyncio
 @looptime
+@pytest.mark.parametrize("interval", [0.1, 3])
 @pytest.mark.parametrize("rate", [0.5, 4, 40])  # in whole microseconds, which the virtual clock counts in
-async def test_items_come_at_the_rate(rate: float) -> None:
-    walk = paced(PagedNumbers(pages=500, size=10), Pace(rate_limit=rate), batch_size=10)
-    await asyncio.sleep(1)
-    for seconds in (10, 20, 40):
-        before = walk.items
-        await asyncio.sleep(seconds)
-        assert walk.items - before == pytest.approx(rate * seconds, rel=0.1, abs=1 + rate / 2)
+async def test_items_come_at_the_rate(rate: float, interval: float) -> None:
+    pace = Pace(rate_limit=rate)
+    async with paced(PagedNumbers(pages=500, size=10), pace, batch_size=10, batch_interval=interval) as walk:
+        await asyncio.sleep(1)
+        for seconds in (10, 20, 40):
+            before = walk.items
+            await asyncio.sleep(seconds)
+            slack = 1 + rate * max(0.5, interval)
+            assert walk.items - before == pytest.approx(rate * seconds, rel=0.1, abs=slack)
+
+
+@pytest.mark.asyncio
+@looptime
+async def test_what_a_slow_source_left_unused_does_not_come_at_once_later() -> None:
+    async with paced(PagedNumbers(pages=2, size=50, delay=100), Pace(rate_limit=4), batch_size=50) as walk:
+        await asyncio.sleep(101)
+        assert 1 <= walk.items <= 7, "after 100 seconds in which 400 would have been allowed"
+
+
+@pytest.mark.asyncio
+@looptime
+@pytest.mark.parametrize(("pace", "expected"), [({"rate_limit": 3}, 30), ({"max_pending": 7}, 7), ({}, 20)])
+async def test_what_a_worker_takes_is_one_batch_at_any_pace(pace: dict[str, Any], expected: int) -> None:
+    instances = Instances()
+    paces = Pace(**pace, finished=instances.count) if pace else None
+    # Without a pace a page comes each second; otherwise all that the pace lets through is there.
+    source = PagedNumbers(pages=300, size=2, delay=0 if pace else 1)
+    walk = make_walk(source, MemoryStager(), START, paces, batch_size=100)
+    walk.start()
+    event = await walk.batches_until(10.5)
+    assert len(event.counts) == 1
+    assert sum(event.counts) == pytest.approx(expected, abs=2)
     await walk.close()
 
 

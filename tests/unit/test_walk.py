@@ -14,7 +14,7 @@ from deferred_expand.streams.page import Page
 from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.retry import SourceRetry
 from deferred_expand.walking.walk import Walk
-from tests.unit.helpers import Bad, MemoryStager, PagedNumbers, make_walk, walk_policy
+from tests.unit.helpers import Bad, MemoryStager, PagedNumbers, after, make_walk, walk_policy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -26,16 +26,6 @@ START = Checkpoint("s")
 
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def after(checkpoint: Checkpoint, event: BatchEvent) -> Checkpoint:
-    return Checkpoint(
-        checkpoint.stream,
-        checkpoint.batches + len(event.counts),
-        checkpoint.items + sum(event.counts),
-        event.position,
-        event.writer,
-    )
 
 
 async def walk_to_end(walk: Walk) -> BatchEvent:
@@ -52,14 +42,6 @@ async def test_items_keep_their_order_in_batches_of_the_size() -> None:
     assert stager.items(event) == source.everything
     assert event.counts == (5, 5, 2)
     assert event.ended
-
-
-async def test_a_batch_not_full_is_staged_when_its_oldest_item_is_old_enough() -> None:
-    source, stager = PagedNumbers(pages=3, size=2, delay=4), MemoryStager()
-    event = await walk_to_end(make_walk(source, stager, START, batch_size=100, batch_interval=6))
-    # Pages come at 4, 8 and 12 s. The first item is 6 s old at 10 s; the source ends at 12 s.
-    assert event.counts == (4, 2)
-    assert stager.written_at == pytest.approx([10, 12], abs=0.01)
 
 
 async def test_a_batch_is_cut_where_the_stager_cuts_it() -> None:

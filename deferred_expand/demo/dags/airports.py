@@ -32,7 +32,6 @@ with DAG("airports_streamed", schedule=None, params=PARAMS):
         task_id="airports",
         source="deferred_expand.demo.sources:list_airports",
         source_kwargs={"url": "{{ params.url }}"},
-        batch_interval=0.5,  # a page is one item here, so do not wait for more of them
     )
     SQLInsertRowsOperator.partial(
         task_id="insert", conn_id="airports", table_name="streamed", columns=COLUMNS
