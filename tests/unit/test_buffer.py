@@ -70,3 +70,11 @@ def test_the_oldest_item_keeps_its_age() -> None:
     assert buffer.oldest == 20
     buffer.drop(1)
     assert buffer.oldest is None
+
+
+def test_an_empty_page_without_a_cursor_changes_nothing() -> None:
+    buffer = PageBuffer()
+    buffer.add_page(Page([1, 2], cursor="a"), now=0)
+    buffer.add_page(Page([]), now=0)
+    assert buffer.end == Position("a", 0)
+    assert buffer.drop(2) == Position("a", 0)

@@ -63,3 +63,15 @@ def test_a_failure_is_noted_with_its_try() -> None:
     plan = plan_commit(LOG, event(failure=Failure("broke", "")), try_number=3)
     assert plan is not None
     assert plan.log.failed_try == 3
+
+
+def test_what_another_walk_has_committed_does_not_count_as_an_events_own() -> None:
+    mine = replace(LOG, writer="w")
+    assert plan_commit(mine, event(1, (2, 3), writer="another walk"), try_number=1) is None
+    assert plan_commit(mine, event(1, (2, 3)), try_number=1) is not None
+
+
+def test_an_end_without_batches_leaves_the_writer_of_the_last_one() -> None:
+    plan = plan_commit(replace(LOG, writer="w"), event(2, (), writer="another walk", ended=True), 1)
+    assert plan is not None
+    assert (plan.log.ended, plan.log.writer, plan.log.left) == (True, "w", ())

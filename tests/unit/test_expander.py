@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -125,6 +126,26 @@ def open_stream(expander: Expander, board: CommitBoard, *, ended: bool) -> Strea
     store.announce(Announcement(board.id, "users", 0.0, event))
     expander._look()
     return store
+
+
+def test_what_is_committed_is_not_looked_at_again(
+    airflow: MemoryAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, transactions = CommitBoard(), 0
+    expander = Expander(1, board)
+    open_stream(expander, board, ended=False)
+    create = expander_module.create_session
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        nonlocal transactions
+        transactions += 1
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(expander_module, "create_session", count)
+    monkeypatch.setattr(expander, "_places_at", math.inf)
+    for _ in range(5):
+        expander._look()
+    assert transactions == 5, "one each, in which it is looked for news"
 
 
 def test_the_end_is_tried_again_until_a_pass_of_the_scheduler_is_over(airflow: MemoryAirflow) -> None:

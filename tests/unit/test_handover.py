@@ -195,3 +195,24 @@ async def test_more_items_than_the_task_may_have_are_for_a_worker_to_refuse() ->
     assert expander.log is not None
     assert expander.log.items <= 7
     await walk.close()
+
+
+async def test_a_walk_whose_stream_was_cleared_stops() -> None:
+    expander = MemoryExpander(log=None)
+    walk = make_walk(PagedNumbers(), MemoryStager(), Checkpoint("s"))
+    walk.start()
+    with pytest.raises(Overtaken):
+        await asyncio.wait_for(expander.handover(patience=math.inf).run(walk), 5)
+    await walk.close()
+
+
+async def test_a_commit_that_the_board_does_not_tell_of_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    expander = MemoryExpander()
+    monkeypatch.setattr(expander.board, "note_commit", lambda stream: None)
+    walk = make_walk(PagedNumbers(), MemoryStager(), Checkpoint("s"))
+    walk.start()
+    async with expander.at_work():
+        log = await asyncio.wait_for(expander.handover(patience=math.inf).run(walk), 10)
+    assert log is not None
+    assert (log.items, log.ended) == (12, True)
+    await walk.close()

@@ -177,3 +177,13 @@ async def test_a_watch_that_is_cancelled_by_what_it_asks_closes_its_walk() -> No
         pass
     await asyncio.sleep(WATCH_INTERVAL + 1)
     assert [source.closed for source in streams.sources] == [1]
+
+
+async def test_a_walk_of_which_nobody_can_tell_whether_it_is_wanted_goes_on() -> None:
+    streams = Streams(pages=1000, delay=1, unsure=ConnectionError("no answer"))
+    async with streams.hold(idle_timeout=30):
+        pass
+    await asyncio.sleep(29)
+    assert streams.sources[0].closed == 0
+    await asyncio.sleep(3)
+    assert streams.sources[0].closed == 1, "but for no longer than any other"

@@ -264,6 +264,7 @@ async def test_only_a_checkpoint_that_fits_is_gone_on_from() -> None:
     await walk.all_batches()
     assert not walk.goes_on_from(Checkpoint("another stream"))
     assert not walk.goes_on_from(Checkpoint("s", batches=1, items=4)), "other batches than its own"
+    assert not walk.goes_on_from(Checkpoint("s", batches=1, items=4, writer=walk.writer)), "nor other items"
     assert not walk.goes_on_from(Checkpoint("s", batches=9, items=99))
     assert not walk.goes_on_from(Checkpoint("s", batches=1, items=5, writer="another")), "nor another's"
     assert walk.goes_on_from(Checkpoint("s", batches=1, items=5, writer=walk.writer))
