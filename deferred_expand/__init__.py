@@ -12,6 +12,7 @@ from deferred_expand.walking.retry import SourceRetry
 
 if TYPE_CHECKING:
     from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+    from deferred_expand.operators.task_stream import stream
     from deferred_expand.triggers.streaming import StreamingExpansionTrigger
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "SourceRetry",
     "SourceAdapter",
     "StreamingExpansionTrigger",
+    "stream",
     "register_source_adapter",
 ]
 
@@ -31,6 +33,7 @@ __all__ = [
 _LAZY = {
     "DeferredExpandOperator": "deferred_expand.operators.deferred_expand",
     "StreamingExpansionTrigger": "deferred_expand.triggers.streaming",
+    "stream": "deferred_expand.operators.task_stream",
 }
 
 

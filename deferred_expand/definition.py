@@ -27,6 +27,10 @@ class StreamDefinition:
     :param task_id: of the unmapped task.
     :param source: name of the function, operator class or trigger class that is walked.
     :param hops_on_worker: the sync halves of an operator's hops run where the DAG file is.
+    :param in_dag_file: the triggerer loads the DAG: only its file has the source, a step, or a function
+        among the source's arguments.
+    :param resumable: the source can be entered in the middle.
+    :param takes_context: it gets what it has parameters for of the unmapped task's context.
     :param parents: task ids, unmapped and mapped, of the streams that this one is made of.
     :param mapped_task_id: of the task that is expanded over the stream; ``None``: the unmapped task
         walks it to its end.
@@ -43,6 +47,9 @@ class StreamDefinition:
     task_id: str
     source: FunctionName
     hops_on_worker: bool
+    in_dag_file: bool
+    resumable: bool
+    takes_context: bool
     parents: tuple[tuple[str, str | None], ...]
     mapped_task_id: str | None
     steps: tuple[NamedStep, ...]

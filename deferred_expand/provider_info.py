@@ -15,6 +15,9 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Stream a paged source into mapped task instances, page by page.",
         "versions": [__version__],
         "integrations": [],
+        "task-decorators": [
+            {"name": "stream", "class-name": "deferred_expand.operators.task_stream.stream"},
+        ],
         "config": {
             SECTION: {
                 "description": "How streams are walked and their batches committed.",

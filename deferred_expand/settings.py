@@ -10,6 +10,10 @@ def _option(name: str) -> str:
     return str(conf.get(SECTION, name, fallback=OPTIONS[name]["default"]))
 
 
+def _is_true(name: str) -> bool:
+    return _option(name).strip().lower() in ("true", "t", "1", "yes", "on")
+
+
 def requeue_delay() -> float:
     """
     Seconds, at least one more than a worker's exit may go unnoticed.
@@ -29,7 +33,21 @@ def max_batch_bytes() -> int:
 
 
 def expander() -> bool:
-    return _option("expander").strip().lower() in ("true", "t", "1", "yes", "on")
+    return _is_true("expander")
+
+
+def load_dags() -> bool:
+    """Whether triggerers load DAG files for what only these have."""
+    return _is_true("load_dags")
+
+
+def dag_file_processes() -> int:
+    return max(1, int(_option("dag_file_processes")))
+
+
+def dag_file_memory() -> float:
+    """In megabytes; 0: no limit."""
+    return float(_option("dag_file_memory"))
 
 
 def max_map_length() -> int:

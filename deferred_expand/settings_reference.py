@@ -44,6 +44,38 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "example": None,
         "default": "True",
     },
+    "load_dags": {
+        "description": (
+            "Whether triggerers load DAG files, in processes of their own, for sources and functions that "
+            "only a DAG file has (@task.stream, a lambda in .filter()). Code of DAG authors runs in "
+            "triggerers then. False: sources must be importable, which is checked when a DAG is parsed; so "
+            "set it for DAG processors, workers and triggerers alike."
+        ),
+        "version_added": "0.1.0",
+        "type": "boolean",
+        "example": None,
+        "default": "True",
+    },
+    "dag_file_processes": {
+        "description": (
+            "Processes in which a triggerer loads DAG files, at most: there is one for each DAG bundle (in "
+            "each version that an open stream needs). A stream for which there is no place waits."
+        ),
+        "version_added": "0.1.0",
+        "type": "integer",
+        "example": None,
+        "default": "16",
+    },
+    "dag_file_memory": {
+        "description": (
+            "Megabytes of data that each of these processes may have; what asks for more fails with a "
+            "MemoryError. 0: no limit."
+        ),
+        "version_added": "0.1.0",
+        "type": "float",
+        "example": None,
+        "default": "2048",
+    },
     "walk_ahead": {
         "description": (
             "Items that a stream's source may be ahead of its task instances: read and staged, but "

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from airflow.sdk.api.datamodels._generated import DagRun
+from airflow.sdk.bases.decorator import KeywordParameters
+from airflow.sdk.definitions._internal.contextmanager import _CURRENT_CONTEXT
 from airflow.sdk.definitions.param import process_params
 from airflow.sdk.execution_time.context import ConnectionAccessor, MacrosAccessor, VariableAccessor
 from airflow.sdk.plugins_manager import integrate_macros_plugins
@@ -53,8 +57,12 @@ def carry(context: Any) -> dict[str, Any]:
     return carried
 
 
-def restore(carried: dict[str, Any]) -> dict[str, Any]:
-    """The context in the triggerer: what was carried, and what is asked of Airflow when it is read."""
+def restore(carried: dict[str, Any], task: Any = None) -> dict[str, Any]:
+    """
+    The context in the triggerer: what was carried, and what is asked of Airflow when it is read.
+
+    :param task: the unmapped one, where its DAG is loaded.
+    """
     integrate_macros_plugins()
     context: dict[str, Any] = {
         **carried,
@@ -67,4 +75,45 @@ def restore(carried: dict[str, Any]) -> dict[str, Any]:
     }
     if "dag_run" in carried:
         context["dag_run"] = DagRun.model_validate(carried["dag_run"])
+    if task is not None:
+        context |= {"task": task, "dag": task.dag, "inlets": task.inlets, "outlets": task.outlets}
     return context
+
+
+def keyword_arguments(
+    function: Callable[..., Any], positional: Sequence[Any], named: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What of a context and arguments a function takes, as a ``@task`` function gets it."""
+    return dict(KeywordParameters.determine(function, positional, named).unpacking())
+
+
+_context_here: ContextVar[Any] = ContextVar("deferred_expand.context")
+
+
+def enter_context(context: Any) -> None:
+    """Have ``get_current_context()`` give it, in this task of the event loop and threads that it calls."""
+    if not any(isinstance(entered, _ContextHere) for entered in _CURRENT_CONTEXT):
+        _CURRENT_CONTEXT.insert(0, _ContextHere())  # type: ignore[arg-type]
+    _context_here.set(context)
+
+
+class _ContextHere(Mapping[str, Any]):
+    """
+    The context of the stream that asks. Airflow keeps one for a whole process, as tasks have one each
+    (airflow/sdk/definitions/_internal/contextmanager.py); streams share one.
+    """
+
+    def _context(self) -> Any:
+        try:
+            return _context_here.get()
+        except LookupError:
+            raise RuntimeError("Current context was requested but no context was found") from None
+
+    def __getitem__(self, key: str) -> Any:
+        return self._context()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._context())
+
+    def __len__(self) -> int:
+        return len(self._context())

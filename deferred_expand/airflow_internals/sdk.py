@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import (
     AirflowRescheduleException,
     AirflowSkipException,
     TaskDeferred,
+    TaskNotFound,
 )
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.sdk.log import mask_secret

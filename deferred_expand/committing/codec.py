@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.sdk import AirflowSkipException, serde_deserialize, serde_serialize
 from deferred_expand.exceptions import ItemError, ItemNotSerializable, ItemTooLarge
-from deferred_expand.streams.page import SkippedItem
+from deferred_expand.streams.page import SkippedItem, WrittenItem
 from deferred_expand.walking.staging import Encoded
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ def encode_item(item: Any, number: int) -> str:
 
     :raises ItemNotSerializable: naming the item's number.
     """
+    if isinstance(item, WrittenItem):
+        if item.error is not None:
+            raise ItemNotSerializable(f"item {number} of the stream {item.error}")
+        return item.text
     if isinstance(item, SkippedItem):
         return _SKIPPED + json.dumps(item.reason)
     try:
@@ -37,9 +41,19 @@ def encode_item(item: Any, number: int) -> str:
     try:
         return _SERDE + json.dumps(serde_serialize(item), allow_nan=False, separators=(",", ":"))
     except Exception as error:
-        raise ItemNotSerializable(
-            f"item {number} of the stream ({type(item).__name__}) cannot be put in an XCom: {error}"
-        ) from error
+        raise ItemNotSerializable(f"item {number} of the stream {_why(item, error)}") from error
+
+
+def write_item(item: Any) -> WrittenItem:
+    """Write an item down whose number is not known here."""
+    try:
+        return WrittenItem(encode_item(item, 0))
+    except ItemNotSerializable as error:
+        return WrittenItem("", _why(item, error.__cause__))
+
+
+def _why(item: Any, error: BaseException | None) -> str:
+    return f"({type(item).__name__}) cannot be put in an XCom: {error}"
 
 
 def decode_item(text: str) -> Any:

@@ -6,6 +6,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from deferred_expand import settings
 from deferred_expand.airflow_internals.mapping import expanded_over, reads, references
 from deferred_expand.airflow_internals.sdk import (
     MappedOperator,
@@ -64,7 +65,7 @@ def check_steps(stream: StreamTask, steps: Steps, *, for_followers: bool = False
     :param for_followers: other streams are made of it, so that no item is read where the DAG file is.
     """
     _, rest = split(steps)
-    if stream.definition.hops_on_worker:
+    if stream.definition.hops_on_worker or settings.load_dags():
         return  # it is walked where the DAG file is
     for step in rest:
         if step.kind != "map" or for_followers:
@@ -87,7 +88,8 @@ def check_source_kwargs(stream: StreamTask, source: Source) -> None:
             f"{stream.where}: show names {given}; it must be a list of names that are in source_kwargs"
         )
     try:
-        _check_signature(source, kwargs)
+        if not stream.definition.takes_context:  # otherwise Airflow's decorator has done it
+            _check_signature(source, kwargs)
     except TypeError as error:
         raise DefinitionError(f"{stream.where}: source_kwargs do not fit source {name!r}: {error}") from error
     if stream.definition.hops_on_worker:
@@ -101,7 +103,7 @@ def check_source_kwargs(stream: StreamTask, source: Source) -> None:
         if isinstance(value, ResolveMixin):
             continue  # known at run time only
         try:
-            write(pack({name: _without_references(value)}))
+            write(pack({name: _without_references(value)}, with_dag=stream.definition.in_dag_file))
         except Exception as error:
             raise DefinitionError(
                 f"{stream.where}: source_kwargs[{name!r}] cannot be sent to the triggerer: {error}. "

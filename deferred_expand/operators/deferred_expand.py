@@ -7,48 +7,37 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jinja2 import TemplateNotFound
 
-from deferred_expand.airflow_internals.mapping import MappedOperator, expand_over, is_expanded_over, reads
-from deferred_expand.airflow_internals.sdk import TriggerRule
-from deferred_expand.airflow_internals.tasks import (
-    MappableValue,
-    ParsedOperator,
-    current_dag_id,
-    free_task_id,
-    read_template_files,
-)
+from deferred_expand import settings
+from deferred_expand.airflow_internals.tasks import MappableValue, current_dag_id, read_template_files
 from deferred_expand.definition import Materialize, StreamDefinition
 from deferred_expand.exceptions import DefinitionError, SourceNotImportable
-from deferred_expand.operators.checks import (
-    check_expansion,
-    check_parameters,
-    check_reader,
-    check_source_kwargs,
-    check_steps,
-    refuse_group,
-    refuse_mapped,
-)
+from deferred_expand.operators.checks import check_parameters, check_source_kwargs, refuse_mapped
+from deferred_expand.operators.followed import FollowedOperator
 from deferred_expand.operators.graph import check_complete_dag
-from deferred_expand.operators.mapped import map_over_stream, stream_references
 from deferred_expand.operators.reference import StreamReference
-from deferred_expand.shaping.follow import follow
-from deferred_expand.shaping.steps import name_steps, split
+from deferred_expand.shaping.steps import name_steps
 from deferred_expand.sources.arguments import can_travel
 from deferred_expand.sources.chain import operator_parameters
-from deferred_expand.sources.importing import DagPlace, FunctionName, ImportPath, import_source, source_path
-from deferred_expand.sources.opening import default_retry, is_operator
-from deferred_expand.workers.arguments import SourceArguments
+from deferred_expand.sources.importing import (
+    DagPlace,
+    FunctionName,
+    ImportPath,
+    import_source,
+    name_of,
+    source_path,
+)
+from deferred_expand.sources.opening import default_retry, is_operator, is_resumable
 from deferred_expand.workers.opener import StreamOpener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from deferred_expand.airflow_internals.sdk import AbstractOperator, BaseOperator, BaseTrigger
-    from deferred_expand.shaping.steps import Steps
+    from deferred_expand.airflow_internals.sdk import BaseOperator, BaseTrigger
     from deferred_expand.sources.opening import Source
     from deferred_expand.walking.retry import SourceRetry
 
 
-class DeferredExpandOperator(SourceArguments, ParsedOperator):
+class DeferredExpandOperator(FollowedOperator):
     """
     Opens a source as a stream: a task expanded over its ``output`` grows page by page.
 
@@ -100,6 +89,7 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
     """
 
     template_fields: Sequence[str] = ("source_kwargs",)
+    _takes_context = False  # a function as source: of the task, as a @task function does
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -132,11 +122,6 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         self.rate_limit = rate_limit
         self.max_items = max_items
         self.page_timeout = _seconds(page_timeout)
-        self._parents: tuple[DeferredExpandOperator, ...] = ()
-        self._shared = False
-        self._mapped: MappedOperator | None = None
-        self._steps: Steps = ()
-        self._item_steps: Steps = ()
         self.source, self._source = self._find(source)
         self.retry = retry or default_retry(self._source)
         self._take_defaults(kwargs.get("default_args") or {})
@@ -168,141 +153,33 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
         """
         What the source is called, and what it is.
 
-        :raises SourceNotImportable: a function that a triggerer could not import.
+        :raises SourceNotImportable: a function that a triggerer could not have.
         """
+        found = source
         try:
-            path = source_path(source)
+            found = import_source(source) if isinstance(source, str) else source
+            return ImportPath(source_path(source)), found
         except SourceNotImportable as error:
-            if not is_operator(source):
+            if not callable(found) or not (settings.load_dags() or is_operator(found)):
                 raise SourceNotImportable(f"{self.where}: {error}") from error
-            return DagPlace(self.dag_id, self.task_id, None, source.__qualname__), source
-        return ImportPath(path), import_source(path)
-
-    @property
-    def where(self) -> str:
-        """For messages."""
-        dag = self.get_dag()
-        return f"DAG {dag.dag_id!r}, task {self.task_id!r}" if dag else f"task {self.task_id!r}"
+        return DagPlace(self.dag_id, self.task_id, None, name_of(found)), found
 
     @property
     def output(self) -> StreamReference:
         """The stream, for ``.expand()`` or ``.expand_kwargs()``."""
         return StreamReference(operator=self)
 
-    # -- who follows it, as the DAG file adds them ------------------------------------------------
-
-    def edge_to(self, other: AbstractOperator) -> BaseOperator:
-        group = other.get_closest_mapped_task_group()
-        if group is not None and is_expanded_over(group, self):
-            refuse_group(self, group)
-        if isinstance(other, MappedOperator) and other is not self._mapped and is_expanded_over(other, self):
-            check_expansion(self, other)
-            return self._expand(other)
-        if reads(other, self):
-            check_reader(self, other)
-            self._share()
-        return self
-
-    def _expand(self, mapped: MappedOperator) -> DeferredExpandOperator:
-        """:return: the operator whose length the task follows; another than this when it is not the first."""
-        ((_, reference),) = stream_references(mapped)
-        if self._mapped is not None or (self._shared and reference.steps):
-            self._share()
-        if self._mapped is None and not (self._shared and reference.steps):
-            self._take(mapped, reference.steps)
-            return self
-        return self._branch_for(mapped)
-
-    def _take(self, mapped: MappedOperator, steps: Steps) -> None:
-        check_steps(self, steps)
-        self._mapped = mapped
-        # An operator whose hops are a worker's has all its functions there.
-        self._steps, self._item_steps = (steps, ()) if self.hops_on_worker else split(steps)
-        map_over_stream(mapped)
-
-    def _share(self) -> None:
-        """Someone else follows the stream: keep its own items unshaped."""
-        if self._shared:
-            return
-        self._shared = True
-        mapped = self._mapped
-        if mapped is None or not (self._steps or self._item_steps):
-            return
-        self._mapped, self._steps, self._item_steps = None, (), ()
-        branch = self._branch_for(mapped)
-        self.downstream_task_ids.discard(mapped.task_id)
-        mapped.upstream_task_ids.discard(self.task_id)
-        branch.set_downstream(mapped)
-
-    def _branch_for(self, mapped: MappedOperator) -> DeferredExpandOperator:
-        ((name, reference),) = stream_references(mapped)
-        branch = self._branch((self,), str(mapped.label))
-        expand_over(mapped, name, StreamReference(operator=branch, steps=reference.steps))
-        return branch._expand(mapped)
-
-    # -- streams made of it -----------------------------------------------------------------------
-
-    def combine(
-        self, how: str, references: Sequence[StreamReference], options: dict[str, Any]
-    ) -> StreamReference:
-        """One stream of several, this one the first."""
-        parents: list[Any] = [reference.stream for reference in references]
-        for stream in parents:
-            stream._share()
-        parents = [
-            stream._shaped(reference.steps) if reference.steps else stream
-            for stream, reference in zip(parents, references, strict=True)
-        ]
-        first: DeferredExpandOperator = parents[0]
-        branch = first._branch(parents, f"{how}_{parents[-1].label}", how=how, **options)
-        return StreamReference(operator=branch)
-
-    def _shaped(self, steps: Steps) -> DeferredExpandOperator:
-        """A stream of its own with this shape, for whoever follows it."""
-        last = steps[-1]
-        branch = self._branch((self,), last.name.replace("<lambda>", last.kind))
-        check_steps(branch, steps, for_followers=True)
-        branch._steps, branch._shared = steps, True
-        return branch
-
-    def _branch(
-        self, parents: Sequence[DeferredExpandOperator], name: str, **source_kwargs: Any
-    ) -> DeferredExpandOperator:
-        """A stream whose source is what others have committed; it does not wait for their end."""
-        branch = StreamBranchOperator(
-            source=follow,
-            source_kwargs=source_kwargs,
-            batch_size=self.batch_size,
-            batch_interval=self.batch_interval,
-            materialize=self.materialize,
-            max_pending=self.max_pending,
-            trigger_rule="all_success",
-            # It waits for its parents, as long as those wait for theirs: not what a DAG's defaults mean.
-            page_timeout=None,
-            execution_timeout=None,
-            task_id=free_task_id(self, name),
-            dag=self.dag,
-            task_group=self.task_group,
-        )
-        branch._parents = tuple(parents)
-        # Not at once: a DAG with fail_fast takes a task with no other rule than its author's.
-        branch.trigger_rule = TriggerRule.ALWAYS
-        branch.set_upstream(parents)
-        return branch
-
     # -- what it is, for those that run it --------------------------------------------------------
 
     @property
     def hops_on_worker(self) -> bool:
-        # Only the DAG file can make the operator: it lies there, or a function that it is given.
-        return is_operator(self._source) and not (
-            isinstance(self.source, ImportPath) and can_travel(self.source_kwargs)
-        )
+        # Only the DAG file can make the operator, and triggerers do not load it.
+        return is_operator(self._source) and not settings.load_dags() and not self._travels
 
     @property
-    def mapped_task_id(self) -> str | None:
-        """``None``: no task is expanded over the stream, and the task itself walks it."""
-        return self._mapped.task_id if self._mapped else None
+    def _travels(self) -> bool:
+        """Whether a triggerer can import the source, and what it is given."""
+        return isinstance(self.source, ImportPath) and can_travel(self.source_kwargs)
 
     @property
     def definition(self) -> StreamDefinition:
@@ -313,6 +190,10 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
             task_id=self.task_id,
             source=self.source,
             hops_on_worker=self.hops_on_worker,
+            in_dag_file=settings.load_dags()
+            and not (self._travels and all(isinstance(step.function, ImportPath) for step in named)),
+            resumable=is_resumable(self._source),
+            takes_context=self._takes_context,
             parents=tuple((parent.task_id, parent.mapped_task_id) for parent in self._parents),
             mapped_task_id=self.mapped_task_id,
             steps=named[: len(self._steps)],
@@ -340,7 +221,22 @@ class DeferredExpandOperator(SourceArguments, ParsedOperator):
     def when_parsed(self) -> None:
         if is_operator(self._source):
             self._read_template_files(self._source)
+        if self.definition.in_dag_file and self.run_as_user:
+            raise DefinitionError(
+                f"{self.where}: run_as_user={self.run_as_user!r}, and only the DAG file has the source or a "
+                "function that it needs: a triggerer loads it as its own user. Move these to a module that "
+                "is installed, or in Airflow's plugins folder, or leave run_as_user out"
+            )
         check_complete_dag(self, self._source, self.dag)
+
+    def _make_branch(self, **kwargs: Any) -> StreamBranchOperator:
+        return StreamBranchOperator(
+            batch_size=self.batch_size,
+            batch_interval=self.batch_interval,
+            materialize=self.materialize,
+            max_pending=self.max_pending,
+            **kwargs,
+        )
 
     # -- while the DAG runs -----------------------------------------------------------------------
 

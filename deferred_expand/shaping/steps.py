@@ -12,6 +12,7 @@ from deferred_expand.sources.importing import (
     ImportPath,
     find_function,
     import_source,
+    name_of,
     source_path,
 )
 
@@ -35,17 +36,22 @@ class Step:
     @classmethod
     def of(cls, kind: Kind, function: Callable[[Any], Any] | str) -> Step:
         """:raises SourceNotImportable: a name under which there is nothing."""
-        if isinstance(function, str):
-            return cls(kind, import_source(function), source_path(function))
+        found = import_source(function) if isinstance(function, str) else function
         try:
-            return cls(kind, function, source_path(function))
+            return cls(kind, found, source_path(function))
         except SourceNotImportable:
-            return cls(kind, function)
+            return cls(kind, found)
 
     @property
     def name(self) -> str:
         """For people."""
-        return getattr(self.function, "__name__", type(self.function).__name__)
+        return name_of(self.function)
+
+    def named(self, dag_id: str, task_id: str, number: int) -> NamedStep:
+        """:param task_id: of the unmapped task whose stream it shapes, as the step with this number."""
+        if self.path:
+            return NamedStep(self.kind, ImportPath(self.path))
+        return NamedStep(self.kind, DagPlace(dag_id, task_id, number, self.name))
 
 
 Steps = tuple[Step, ...]
@@ -60,12 +66,7 @@ class NamedStep(NamedTuple):
 
 def name_steps(steps: Steps, dag_id: str, task_id: str) -> tuple[NamedStep, ...]:
     """:param task_id: of the unmapped task whose stream they shape."""
-    return tuple(
-        NamedStep(
-            step.kind, ImportPath(step.path) if step.path else DagPlace(dag_id, task_id, number, step.name)
-        )
-        for number, step in enumerate(steps)
-    )
+    return tuple(step.named(dag_id, task_id, number) for number, step in enumerate(steps))
 
 
 def find_steps(steps: Iterable[NamedStep], dag: Any = None) -> Steps:

@@ -99,10 +99,12 @@ class ChainTaskInstance:
     other tasks' are read as usual.
     """
 
-    def __init__(self, ref: StreamRef, task: BaseOperator, try_number: int, kept: dict[str, Any]) -> None:
+    def __init__(
+        self, ref: StreamRef, task: BaseOperator | None, try_number: int, kept: dict[str, Any]
+    ) -> None:
         self.dag_id: str = ref.dag_id
         self.run_id: str = ref.run_id
-        self.task_id: str = task.task_id
+        self.task_id: str = ref.task_id if task is None else task.task_id
         self.map_index = -1
         self.try_number = try_number
         self.task = task
@@ -141,9 +143,25 @@ class SourceContext(dict[str, Any]):
     def __missing__(self, key: str) -> NoReturn:
         raise NotInContext(
             f"{key!r} of the context is not to be had where a stream is walked (task "
-            f"{self['task'].task_id!r}). Give the operator what it needs of it as an argument, by a template "
-            "in source_kwargs"
+            f"{self['ti'].task_id!r}). Give the source what it needs of it as an argument, by a template"
         )
+
+
+def source_context(
+    known: Mapping[str, Any],
+    ref: StreamRef,
+    try_number: int,
+    task: BaseOperator | None,
+    kept: dict[str, Any] | None = None,
+) -> SourceContext:
+    """
+    :param known: of the unmapped task's context.
+    :param task: what the source sees as its own.
+    :param kept: what it has pushed for itself before.
+    """
+    ti = ChainTaskInstance(ref, task, try_number, kept or {})
+    own = {"ti": ti, "task_instance": ti, "run_id": ref.run_id}
+    return SourceContext({"params": {}, **known, **own})
 
 
 class OperatorChain:
@@ -200,9 +218,9 @@ class OperatorChain:
     def _make(self, kept: dict[str, Any]) -> tuple[BaseOperator, Any]:
         operator = self._class(**self._arguments)
         self.adapter.prepare(operator)
-        ti = ChainTaskInstance(self._ref, operator, self._try_number, kept)
-        own = {"ti": ti, "task_instance": ti, "task": operator, "run_id": self._ref.run_id}
-        context: Any = SourceContext({"params": {}, **self._context, **own})
+        context: Any = source_context(
+            {**self._context, "task": operator}, self._ref, self._try_number, operator, kept
+        )
         return operator, context
 
     def _run(self, operator: BaseOperator, context: Any, call: Callable[[], Any]) -> HopResult:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from contextlib import aclosing
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from deferred_expand.airflow_internals.contexts import enter_context, keyword_arguments
 from deferred_expand.exceptions import SourceFailed
+from deferred_expand.sources.arguments import POSITIONAL
 from deferred_expand.streams.page import JSON, Page
 
 if TYPE_CHECKING:
@@ -36,22 +39,29 @@ async def walk_function(
     cursor: JSON,
     thread: Threads,
     results: Callable[[], Any] | None = None,
+    context: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[Any, None]:
     """
     Open the source and give what it gives: items, or :class:`Page` objects.
+
+    :param context: of which it gets what it has parameters for, as a ``@task`` function does.
 
     Async generator functions run in the event loop; everything else runs in ``thread``. Whatever
     was opened is closed, also when the walk is cancelled.
     """
     arguments = dict(kwargs)
+    positional = arguments.pop(POSITIONAL, ())
+    if context is not None:
+        enter_context(context)
+        arguments = keyword_arguments(function, positional, {**context, **arguments})
     if takes(function, "cursor"):
         arguments["cursor"] = cursor
     if results is not None and takes(function, "results"):
         arguments["results"] = results()
     if inspect.isasyncgenfunction(function) or inspect.iscoroutinefunction(function):
-        opened = function(**arguments)
+        opened = function(*positional, **arguments)
     else:
-        opened = await _call(function, arguments, thread)
+        opened = await _call(partial(function, *positional, **arguments), thread)
     if inspect.isawaitable(opened):
         opened = await opened
     walk = _walk_async(opened) if hasattr(opened, "__aiter__") else _walk_sync(opened, thread)
@@ -60,11 +70,11 @@ async def walk_function(
             yield item
 
 
-async def _call(function: Callable[..., Any], arguments: Mapping[str, Any], thread: Threads) -> Any:
+async def _call(function: Callable[[], Any], thread: Threads) -> Any:
     """What the call returns; it is closed when nobody waits for it any more."""
     opened: list[Any] = []
     try:
-        await thread.run(lambda: opened.append(function(**arguments)))
+        await thread.run(lambda: opened.append(function()))
     except asyncio.CancelledError:
         await thread.finish(lambda: _close(*opened))
         raise

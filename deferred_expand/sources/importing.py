@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _REMEDY = (
-    "A triggerer does not load DAG files: move the source to a module that is installed, in "
-    "Airflow's plugins folder, or on the PYTHONPATH of every component, and pass "
-    "source='my_project.sources:{name}' or the function imported from there"
+    "Move the source to a module that is installed, in Airflow's plugins folder, or on the PYTHONPATH of "
+    "every component, and pass source='my_project.sources:{name}' or the function imported from there; "
+    "triggerers load DAG files only where [deferred_expand] load_dags is True, the default"
 )
 
 
@@ -58,6 +58,18 @@ def name_from_json(data: dict[str, Any]) -> FunctionName:
     return ImportPath(**data) if "path" in data else DagPlace(**data)
 
 
+_dags_here: dict[str, Any] = {}
+
+
+def keep_dag(dag: Any) -> None:
+    """In ``dag.test()``, where triggers run in the process that has loaded the DAG."""
+    _dags_here[dag.dag_id] = dag
+
+
+def kept_dag(dag_id: str) -> Any:
+    return _dags_here.get(dag_id)
+
+
 def find_function(name: FunctionName, dag: Any = None) -> Callable[..., Any]:
     """
     :param dag: where this process has loaded it.
@@ -70,7 +82,17 @@ def find_function(name: FunctionName, dag: Any = None) -> Callable[..., Any]:
             f"DAG {name.dag_id!r}, task {name.task_id!r}: only the DAG file has {name.name!r}"
         )
     found: Callable[..., Any] = dag.get_task(name.task_id).function_at(name.step)
+    if name_of(found) != name.name:
+        raise SourceNotImportable(
+            f"DAG {name.dag_id!r}, task {name.task_id!r}: in the place of {name.name!r} the DAG file has "
+            f"{name_of(found)!r} now"
+        )
     return found
+
+
+def name_of(function: Any) -> str:
+    """For people, and to know it again."""
+    return str(getattr(function, "__name__", None) or type(function).__name__)
 
 
 def import_source(path: str) -> Callable[..., Any]:

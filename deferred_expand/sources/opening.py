@@ -11,7 +11,7 @@ from deferred_expand.airflow_internals.sdk import (
     BaseTrigger,
 )
 from deferred_expand.exceptions import SourceGaveUp, SourceSkipped
-from deferred_expand.sources.chain import OperatorChain
+from deferred_expand.sources.chain import OperatorChain, source_context
 from deferred_expand.sources.function import takes, walk_function
 from deferred_expand.sources.hops import walk_chain, walk_reader, walk_trigger
 from deferred_expand.walking.retry import SourceRetry
@@ -35,8 +35,15 @@ def is_trigger(source: Source) -> bool:
     return isinstance(source, type) and issubclass(source, BaseTrigger)
 
 
+def streams_itself(source: Source) -> bool:
+    """Whether it is a trigger class that is walked as it is: a ``StreamingExpansionTrigger``."""
+    return is_trigger(source) and hasattr(source, "stream")
+
+
 def is_resumable(source: Source) -> bool:
     """Whether it can be entered in the middle; otherwise it is walked from its start again."""
+    if streams_itself(source):
+        return True
     return is_operator(source) or (not is_trigger(source) and takes(source, "cursor"))
 
 
@@ -63,16 +70,20 @@ def open_source(
     :param thread: for what blocks.
     :param outer: the trigger that walks it.
     :param results: makes what a source that takes ``results`` gets.
-    :param context: that an operator sees.
+    :param context: that the source sees; ``None``: a function gets its arguments only.
     """
     if is_operator(source):
         chain = OperatorChain(source, kwargs, ref, try_number, context or {})
         if chain.adapter.reads:
             return walk_reader(chain, cursor, thread, outer)
         return walk_chain(chain, cursor, thread, outer)
+    if streams_itself(source):
+        opened: AsyncGenerator[Any, None] = source(**kwargs).stream(cursor)
+        return opened
     if is_trigger(source):
         return walk_trigger(lambda: source(**kwargs))
-    return walk_function(source, kwargs, cursor, thread, results)
+    seen = None if context is None else source_context(context, ref, try_number, context.get("task"))
+    return walk_function(source, kwargs, cursor, thread, results, seen)
 
 
 async def with_own_outcomes(opened: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:

@@ -34,11 +34,15 @@ def unseal(sealed: str) -> Any:
 
     :raises CannotUnseal: it was sealed with another key.
     """
+    return read(open_text(sealed))
+
+
+def open_text(sealed: str) -> str:
+    """The same as the plain JSON that it is (see ``plain_json``), of which nothing is imported."""
     try:
-        text = decrypt(sealed)
+        return decrypt(sealed)
     except WrongKey as error:
         raise CannotUnseal(f"[core] fernet_key does not open it: {key_here()}") from error
-    return read(text)
 
 
 def seal_state(sealed: str) -> SealState:

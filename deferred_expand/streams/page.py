@@ -37,6 +37,18 @@ class SkippedItem:
     reason: str
 
 
+@dataclass(frozen=True)
+class WrittenItem:
+    """
+    An item that was written down in another process, which has its class.
+
+    :param error: why it could not be.
+    """
+
+    text: str
+    error: str | None = None
+
+
 def check_cursor(cursor: JSON) -> None:
     """:raises CursorNotSerializable: it would not come back from JSON as it is."""
     if not _is_json(cursor):

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.definition import StreamDefinition
+from deferred_expand.sources.dag_file import DagFile
 from deferred_expand.streams.events import check_version
 
 if TYPE_CHECKING:
     from deferred_expand.streams.ref import StreamRef
 
-ARGUMENTS_VERSION = 3
+ARGUMENTS_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Expansion:
     :param for_head: the mapped task's stream head waits for the batches; otherwise the unmapped
         task itself does, as it must when it runs again.
     :param failed_before: how many items had failed when this try of the head began.
+    :param dag_file: where the triggerer finds the DAG, if it needs it; as the worker that deferred ran it.
     :param sealed_anew: when a trigger had asked a worker for that, in seconds since the epoch.
     """
 
@@ -32,6 +34,7 @@ class Expansion:
     for_head: bool
     failed_before: int = 0
     sealed_anew: float | None = None
+    dag_file: DagFile | None = None
 
     @property
     def ref(self) -> StreamRef:
@@ -43,11 +46,17 @@ class Expansion:
         return self.for_head or self.ref.mapped_task_id is None
 
     def to_json(self) -> dict[str, Any]:
-        return {"version": ARGUMENTS_VERSION, **vars(self), "definition": self.definition.to_json()}
+        return {
+            "version": ARGUMENTS_VERSION,
+            **vars(self),
+            "definition": self.definition.to_json(),
+            "dag_file": self.dag_file.to_json() if self.dag_file else None,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Expansion:
         check_version(data, "trigger's arguments", ARGUMENTS_VERSION)
         definition = StreamDefinition.from_json(data["definition"])
         fields = {name: value for name, value in data.items() if name != "version"}
-        return cls(**{**fields, "definition": definition})
+        dag_file = DagFile(**data["dag_file"]) if data["dag_file"] else None
+        return cls(**{**fields, "definition": definition, "dag_file": dag_file})

@@ -9,15 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from deferred_expand import settings
+from deferred_expand.airflow_internals.comms import is_in_process
 from deferred_expand.airflow_internals.contexts import restore
 from deferred_expand.airflow_internals.sdk import BaseTrigger, TriggerEvent, redact
 from deferred_expand.shaping.steps import find_steps
-from deferred_expand.sources.arguments import mask, pack, unpack
-from deferred_expand.sources.importing import find_function
-from deferred_expand.sources.opening import is_operator, is_resumable, open_source
+from deferred_expand.sources.arguments import CONTEXT, mask, pack, unpack
+from deferred_expand.sources.importing import find_function, keep_dag, kept_dag
+from deferred_expand.sources.opening import is_operator, open_source
 from deferred_expand.sources.sealing import seal, unseal
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.calls import call_in_thread, import_in_thread
+from deferred_expand.triggers.dag_file import walk_dag_file
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.sealed import SealedElsewhere, require_seal
 from deferred_expand.triggers.session import StreamSession
@@ -25,12 +27,10 @@ from deferred_expand.triggers.walks import WalkOpener
 from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
+    from deferred_expand.shaping.steps import Steps
     from deferred_expand.streams.page import JSON
-
-
-CONTEXT = "deferred_expand.context"  # among the arguments of an operator; no name of a parameter
 
 
 def is_streaming_trigger(source: Any) -> bool:
@@ -93,11 +93,30 @@ class StreamingExpansionTrigger(BaseTrigger):
         """
         expansion = Expansion.from_json(self.expansion or {})
         try_number = self.task_instance.try_number if self.task_instance else 1
+        if self._in_dag_file(expansion) and self._walks is not None:
+            opened = walk_dag_file(
+                expansion, self.source_kwargs or pack({}), cursor, try_number, self._walks.walk
+            )
+        else:
+            opened = self._open_here(expansion, cursor, try_number)
+        async with aclosing(opened) as items:
+            async for item in items:
+                yield item
+
+    def _in_dag_file(self, expansion: Expansion) -> bool:
+        """Whether this process cannot have what it walks."""
+        return expansion.definition.in_dag_file and not is_in_process()
+
+    async def _open_here(
+        self, expansion: Expansion, cursor: JSON, try_number: int
+    ) -> AsyncGenerator[Any, None]:
         goes_alone = self.task_instance is None  # in dag.test(), see WalkOpener
         thread = Threads("source", reads_ahead=expansion.definition.max_pending is None and not goes_alone)
         try:
             packed = await thread.run(_open, self.source_kwargs or pack({}))
-            arguments = await import_in_thread(thread, unpack, packed)
+            task = _task_here(expansion)
+            in_dag = None if task is None else task.source_kwargs
+            arguments = await import_in_thread(thread, unpack, packed, in_dag)
             context = arguments.pop(CONTEXT, None)
             opened = open_source(
                 self._source,
@@ -108,7 +127,7 @@ class StreamingExpansionTrigger(BaseTrigger):
                 try_number=try_number,
                 outer=self,
                 results=partial(self._walks.results, thread) if self._walks else None,
-                context=None if context is None else await import_in_thread(thread, restore, context),
+                context=None if context is None else await import_in_thread(thread, restore, context, task),
             )
             async with aclosing(opened) as items:
                 async for item in items:
@@ -142,14 +161,8 @@ class StreamingExpansionTrigger(BaseTrigger):
         yield event
 
     async def _walk(self, expansion: Expansion) -> TriggerEvent:
-        thread = Threads("imports")  # which may take a while, and run any code
-        try:
-            await thread.run(mask, self._arguments())
-            self._source = await import_in_thread(thread, find_function, expansion.definition.source)
-            steps = await import_in_thread(thread, find_steps, expansion.definition.steps)
-        finally:
-            thread.close()
-        resumable = is_streaming_trigger(self._source) or is_resumable(self._source)
+        steps = () if self._in_dag_file(expansion) else await self._find(expansion)
+        resumable = expansion.definition.resumable
         self._walks = WalkOpener(expansion, self.stream, resumable=resumable, steps=steps)
         session = StreamSession(expansion, self._walks)
         if self.task_instance is None:
@@ -161,24 +174,46 @@ class StreamingExpansionTrigger(BaseTrigger):
             event = TriggerEvent(event.map_failure(redact).to_json())
         return event
 
+    async def _find(self, expansion: Expansion) -> Steps:
+        """What is walked here, and what shapes it."""
+        definition, dag = expansion.definition, kept_dag(expansion.definition.dag_id)
+        thread = Threads("imports")  # which may take a while, and run any code
+        try:
+            await thread.run(mask, self._arguments())
+            self._source = await import_in_thread(thread, find_function, definition.source, dag)
+            return await import_in_thread(thread, find_steps, definition.steps, dag)
+        finally:
+            thread.close()
+
+
+def _task_here(expansion: Expansion) -> Any:
+    """The unmapped task, in ``dag.test()``."""
+    definition = expansion.definition
+    dag = kept_dag(definition.dag_id) if definition.in_dag_file else None
+    return None if dag is None else dag.get_task(definition.task_id)
+
 
 def trigger_for(
-    expansion: Expansion, source_kwargs: dict[str, Any], context: dict[str, Any]
+    expansion: Expansion, source_kwargs: dict[str, Any], context: dict[str, Any], dag: Any
 ) -> StreamingExpansionTrigger:
     """
     What walks a stream on from its last commit.
 
     :param source_kwargs: the source's arguments, rendered by whoever waits.
-    :param context: what of the unmapped task's is taken along, for an operator.
+    :param context: what of the unmapped task's is taken along, for what asks for it.
+    :param dag: that this worker has loaded.
     """
     definition = expansion.definition
-    source: Any = find_function(definition.source)
-    if is_streaming_trigger(source):
+    if definition.in_dag_file and is_in_process():
+        keep_dag(dag)
+    source: Any = find_function(definition.source, dag)
+    if is_streaming_trigger(source) and not definition.in_dag_file:
         trigger: StreamingExpansionTrigger = source(**source_kwargs, expansion=expansion.to_json())
         return trigger
     if definition.parents:
         parents = [ref.to_json() for ref in definition.parent_refs(expansion.run_id)]
         source_kwargs = {**source_kwargs, "parents": parents}
-    if is_operator(source):
+    if is_operator(source) or definition.takes_context:
         source_kwargs = {**source_kwargs, CONTEXT: context}
-    return StreamingExpansionTrigger(source_kwargs=pack(source_kwargs), expansion=expansion.to_json())
+    packed = pack(source_kwargs, with_dag=definition.in_dag_file)
+    return StreamingExpansionTrigger(source_kwargs=packed, expansion=expansion.to_json())

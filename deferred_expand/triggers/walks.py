@@ -15,18 +15,17 @@ from deferred_expand.airflow_internals.comms import (
     ENDED_STATES,
     count_task_instances,
     ensure_sync_calls_work_here,
-    finished_items,
     is_in_process,
 )
+from deferred_expand.committing.finished import finished_results
 from deferred_expand.committing.stager import XComStager
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.shaping.pipeline import shape
 from deferred_expand.sources.opening import with_own_outcomes
-from deferred_expand.triggers.calls import call_in_thread
+from deferred_expand.triggers.calls import call_in_thread, shared_threads
 from deferred_expand.triggers.failing_fast import watch_items
 from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.policy import WalkPolicy
-from deferred_expand.walking.results import FinishedResults
 from deferred_expand.walking.threads import Threads
 from deferred_expand.walking.turns import StagerInTurn, in_turn
 from deferred_expand.walking.walk import Guard, Walk
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from deferred_expand.streams.events import Checkpoint
     from deferred_expand.streams.page import JSON
     from deferred_expand.triggers.expansion import Expansion
+    from deferred_expand.walking.results import FinishedResults
     from deferred_expand.walking.staging import Stager
 
 log = logging.getLogger(__name__)
@@ -92,20 +92,19 @@ class WalkOpener:
 
         :param thread: the source's, for XCom backends that block.
         """
-        walk, ref = self._open_walk, self._expansion.ref
-        instances = (ref.dag_id, ref.run_id, ref.instances_of)
-        return FinishedResults(
-            lambda: call_in_thread(count_task_instances, *instances, states=ENDED_STATES),
-            lambda among: call_in_thread(finished_items, *instances, among),
-            lambda number: thread.run(self._store.read_result, number),
+        walk = self.walk
+        return finished_results(
+            self._expansion.ref,
+            thread,
             lambda: walk.given_again,
             walk.hurry,
-            waits=not is_in_process(),
+            asking=shared_threads,
             outside=walk.clock.stopped,
         )
 
     @property
-    def _open_walk(self) -> Walk:
+    def walk(self) -> Walk:
+        """The one that was opened here."""
         if self._walk is None:
             raise RuntimeError("the walk is not open")
         return self._walk
@@ -116,7 +115,7 @@ class WalkOpener:
         try:
             opened = self._stream(cursor)
             if self._steps:
-                opened = shape(opened, self._steps, thread, self._open_walk.clock.hear)
+                opened = shape(opened, self._steps, thread, self.walk.clock.hear)
             items = with_own_outcomes(opened)
             async with aclosing(in_turn(items, self._turn) if self._turn else items) as given:
                 async for item in given:

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from deferred_expand.airflow_internals.bundles import bundle_of
 from deferred_expand.airflow_internals.contexts import carry
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import CannotUnseal
+from deferred_expand.sources.dag_file import DagFile
 from deferred_expand.sources.sealing import key_here, seal, seal_state, unseal
 from deferred_expand.streams.commit_log import note_refused
 from deferred_expand.streams.events import BatchEvent
@@ -64,8 +66,20 @@ class StreamWait:
             with self._naming_keys():
                 return self._hops().go_on(log, sealed_anew)
         _, failed = log.failed_before or (0, 0)
-        expansion = Expansion(self._definition, self.run_id, log.stream, self._for_head, failed, sealed_anew)
-        return trigger_for(expansion, self._source_kwargs, carry(self._context))
+        expansion = Expansion(
+            self._definition,
+            self.run_id,
+            log.stream,
+            self._for_head,
+            failed,
+            sealed_anew,
+            self._dag_file() if self._definition.in_dag_file else None,
+        )
+        return trigger_for(expansion, self._source_kwargs, carry(self._context), self._task.get_dag())
+
+    def _dag_file(self) -> DagFile | None:
+        found = bundle_of(self._context)
+        return None if found is None else DagFile(*found)
 
     def after(self, log: CommitLog, event: dict[str, Any]) -> BaseTrigger | BatchEvent:
         """

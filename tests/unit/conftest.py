@@ -28,6 +28,12 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
+def without_dag_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where triggerers load none."""
+    monkeypatch.setenv("AIRFLOW__DEFERRED_EXPAND__LOAD_DAGS", "False")
+
+
+@pytest.fixture
 def dag() -> Iterator[Any]:
     """One that is being written."""
     from airflow.sdk import DAG  # not for tests of plain Python

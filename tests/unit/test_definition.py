@@ -37,6 +37,7 @@ def test_importable_functions_go_by_their_path(dag: DAG) -> None:
     assert (arrived.mapped_task_id, arrived.item_steps) == ("echo", ())
 
 
+@pytest.mark.usefixtures("without_dag_files")
 def test_functions_of_the_dag_file_go_by_their_place_in_the_dag(dag: DAG) -> None:
     def double(number: int) -> int:
         return 2 * number
@@ -58,6 +59,7 @@ def test_functions_of_the_dag_file_go_by_their_place_in_the_dag(dag: DAG) -> Non
         find_steps(arrived.item_steps)
 
 
+@pytest.mark.usefixtures("without_dag_files")
 def test_an_operator_of_the_dag_file_is_walked_where_the_file_is(dag: DAG) -> None:
     class LocalOperator(PagingOperator):
         pass

@@ -23,7 +23,6 @@ from tests.unit.graphs import stream
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"source": lambda: []}, "has no name.*move the source to a module"),
         ({"source": "no.such:source"}, "cannot be imported"),
         ({"batch_size": 0}, "batch_size is 0; it must be a whole number of items, 1 or more"),
         ({"batch_size": 2.5}, "batch_size is 2.5"),
@@ -80,7 +79,14 @@ def test_a_key_of_a_stream(dag: DAG) -> None:
         stream().output["key"]
 
 
+@pytest.mark.usefixtures("without_dag_files")
+def test_a_source_that_only_the_dag_file_has(dag: DAG) -> None:
+    with pytest.raises(DefinitionError, match="has no name.*Move the source to a module.* load_dags is True"):
+        stream(source=lambda count: [])
+
+
 @pytest.mark.parametrize("kind", ["filter", "flat_map"])
+@pytest.mark.usefixtures("without_dag_files")
 def test_what_decides_the_number_of_items_must_be_importable(dag: DAG, kind: str) -> None:
     shaped = getattr(stream().output, kind)(lambda item: item)
     with pytest.raises(DefinitionError, match=rf"{kind}\(<lambda>\) needs a function that a triggerer can"):

@@ -25,6 +25,17 @@ PURE = ["exceptions", *(f"{folder}.{path.stem}" for folder in ("streams", "walki
 
 # What is loaded only where it is needed; none of it is there to break a circle.
 LATE = {
+    ("airflow_internals.asking", "airflow.jobs.triggerer_job_runner"): "only in trigger runners",
+    ("airflow_internals.bundles", "airflow.dag_processing.bundles.base"): "only where DAG files are loaded",
+    (
+        "airflow_internals.bundles",
+        "airflow.dag_processing.bundles.manager",
+    ): "only where DAG files are loaded",
+    ("airflow_internals.bundles", "airflow.dag_processing.dagbag"): "only where DAG files are loaded",
+    (
+        "airflow_internals.bundles",
+        "airflow.sdk.definitions._internal.dag_parsing_context",
+    ): "only where DAG files are loaded",
     ("airflow_internals.comms", "greenback"): "only where a trigger runs",
     ("plugin.airflow_plugin", "deferred_expand.airflow_internals.locks"): "only in triggerers",
     ("plugin.airflow_plugin", "deferred_expand.plugin.expander"): "only in triggerers",

@@ -15,6 +15,7 @@ from deferred_expand import SourceRetry
 from deferred_expand.airflow_internals.sdk import redact
 from deferred_expand.definition import StreamDefinition
 from deferred_expand.shaping.steps import NamedStep
+from deferred_expand.sources.dag_file import DagFile
 from deferred_expand.sources.importing import DagPlace, ImportPath
 from deferred_expand.sources.sealing import unseal
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
@@ -31,6 +32,9 @@ DEFINITION = StreamDefinition(
     task_id="users",
     source=ImportPath("tests.e2e.sources:numbers"),
     hops_on_worker=False,
+    in_dag_file=False,
+    resumable=True,
+    takes_context=False,
     parents=(("a", "insert_a"), ("b", None)),
     mapped_task_id="insert",
     steps=(NamedStep("map", ImportPath("tests.e2e.sources:times_ten")),),
@@ -67,7 +71,15 @@ FORMS: dict[str, Any] = {
         waited=(2, 12.5),
         at=1700000000,
     ),
-    "expansion": Expansion(DEFINITION, "run", "s", for_head=True, failed_before=1, sealed_anew=1700000001.5),
+    "expansion": Expansion(
+        DEFINITION,
+        "run",
+        "s",
+        for_head=True,
+        failed_before=1,
+        sealed_anew=1700000001.5,
+        dag_file=DagFile("dags", "5f1a", "team/users.py"),
+    ),
 }
 
 

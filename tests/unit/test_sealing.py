@@ -266,6 +266,7 @@ def test_a_cursor_whose_key_is_gone_is_an_error_with_the_remedy(
     assert head.log.items == 3, "what is committed stays"
 
 
+@pytest.mark.usefixtures("without_dag_files")
 def test_a_hop_of_a_worker_is_sealed_anew_and_not_made_again(
     use: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,9 @@ async def walked(task_id: str, source: str = NUMBERS, step: str | None = None) -
         task_id=task_id,
         source=ImportPath(source),
         hops_on_worker=False,
+        in_dag_file=False,
+        resumable=True,
+        takes_context=False,
         parents=(),
         mapped_task_id=f"insert_{task_id}",
         steps=(NamedStep("map", ImportPath(step)),) if step else (),
@@ -200,9 +203,7 @@ async def test_an_import_that_goes_on_failing_says_why_and_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(calls, "IMPORT_PAUSES", (0.01, 0.02))
-    with pytest.raises(
-        SourceNotImportable, match=r"No module named 'no_such'. .* move the source to a"
-    ) as it:
+    with pytest.raises(SourceNotImportable, match=r"No module named 'no_such'. .*Move the source to a") as it:
         await walked("gone", "no_such.module:source")
     assert isinstance(it.value.__cause__, ModuleNotFoundError)
 

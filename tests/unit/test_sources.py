@@ -215,7 +215,7 @@ def test_a_module_in_the_dag_folder_is_refused(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "only_beside_dags.py").write_text("def source():\n    return []\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
-    with pytest.raises(SourceNotImportable, match="lies in a DAG folder.*move the source"):
+    with pytest.raises(SourceNotImportable, match="lies in a DAG folder.*Move the source"):
         source_path("only_beside_dags:source")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert source_path("only_beside_dags:source") == "only_beside_dags:source"
