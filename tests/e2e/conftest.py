@@ -42,6 +42,7 @@ def airflow(
     )
     with deployment as running:
         running.api("POST", "/pools", json={"name": "slotless", "slots": 0})
+        running.api("POST", "/variables", json={"key": "colour", "value": "blue"})
         yield running
         if request.session.testsfailed:
             running.keep_home = True
@@ -115,6 +116,11 @@ def runs(airflow: LocalAirflow, api: PagedApi, notes: Path) -> dict[str, Run]:
         "only_read": {},
         "parent_fails": {},
         "search": {},
+        "in_the_dag_file": {},
+        "context_of_a_source": {"who": "all"},
+        "crashes_in_its_process": {},
+        "results_in_the_dag_file": {},
+        "lambda_of_an_importable_source": {},
     }
     return start_all(airflow, confs)
 

@@ -1,0 +1,48 @@
+"""Sources of DAG files, on a real Airflow: walked by the triggerer, in a process of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.e2e.test_shaping import values
+
+if TYPE_CHECKING:
+    from tests.e2e.runs import Run
+
+    Runs = dict[str, Run]
+
+
+def test_a_source_within_a_function_with_a_lambda_and_a_module_beside(runs: Runs) -> None:
+    run = runs["in_the_dag_file"]
+    assert run.wait() == "success"
+    assert run.result() == [1, -1, 2, -2, 4, -4, 5, -5]
+
+
+def test_a_source_has_the_context_of_its_task(runs: Runs) -> None:
+    run = runs["context_of_a_source"]
+    assert run.wait() == "success"
+    assert run.result() == [
+        ["all", "seen", True, "all", True], "all", "seen", "blue", "blue", "a", "manual",
+    ]  # fmt: skip
+    assert "printed by the source" in run.log("seen")
+
+
+def test_a_crash_of_the_process_is_the_heads_error(runs: Runs) -> None:
+    run = runs["crashes_in_its_process"]
+    assert run.wait() == "failed"
+    assert run.states("echo") == ["failed", "success"], "what was given before is committed"
+    log = run.log("echo", 0)
+    assert "exit code 7" in log
+    assert "os._exit" in log
+
+
+def test_results_of_items_reach_a_source_of_the_dag_file(runs: Runs) -> None:
+    run = runs["results_in_the_dag_file"]
+    assert run.wait() == "success"
+    assert values(run, "echo") == [1, 2, 3, 4]
+
+
+def test_a_function_of_the_dag_file_shapes_an_importable_source(runs: Runs) -> None:
+    run = runs["lambda_of_an_importable_source"]
+    assert run.wait() == "success"
+    assert run.result() == ["N0", "N1", "N2", "N3"]
