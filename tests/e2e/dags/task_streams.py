@@ -33,7 +33,7 @@ def in_the_dag_file() -> None:
     def first() -> int:
         return 1
 
-    @task.stream(batch_size=2)
+    @stream(batch_size=2)
     async def numbers(start: int, count: str, cursor: int | None = None) -> AsyncIterator[Page]:
         for number in range(start if cursor is None else cursor, int(count)):
             await asyncio.sleep(0.01)
@@ -64,7 +64,7 @@ with DAG("context_of_a_source", schedule=None, params={"who": "all"}):
 
 with DAG("crashes_in_its_process", schedule=None):
 
-    @stream(source_retries=0)
+    @task.stream(source_retries=0)
     async def crashes() -> AsyncIterator[int]:
         yield 1
         await asyncio.sleep(1)
