@@ -18,6 +18,7 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"name": "stream", "class-name": "deferred_expand.operators.task_stream.stream"},
         ],
+        "cli": ["deferred_expand.cli.definition.get_commands"],
         "config": {
             SECTION: {
                 "description": "How streams are walked and their batches committed.",

@@ -11,7 +11,8 @@ import pytest
 
 from deferred_expand.testing.local_airflow import LocalAirflow
 from tests.e2e.cluster import postgres_cluster
-from tests.e2e.runs import CONFIG, ROOT, Run
+from tests.e2e.repository import Repository
+from tests.e2e.runs import BUNDLES, CONFIG, ROOT, Run
 from tests.paged_api import PagedApi
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ def airflow(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalAirflow]:
     """An Airflow for each committer; everything holds with both."""
-    config = {**CONFIG, "deferred_expand.expander": str(request.param == "expander")}
+    repository = Repository(tmp_path_factory.mktemp("git") / "repository")
+    config = {
+        **CONFIG,
+        **repository.config(BUNDLES),
+        "deferred_expand.expander": str(request.param == "expander"),
+    }
     deployment: AbstractContextManager[LocalAirflow] = (
         postgres_cluster(tmp_path_factory.mktemp("servers"), config, celery=True)
         if request.config.getoption("--celery")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from deferred_expand.testing.statsd import StatsdListener
 from tests.chaos.deployment import TIME_OUTS
 from tests.e2e.cluster import postgres_cluster
+from tests.e2e.repository import Repository
 from tests.e2e.runs import BUNDLES, ROOT, bundle
 
 if TYPE_CHECKING:
@@ -33,15 +33,22 @@ def versioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A DAG bundle with versions."""
+    return Repository(tmp_path_factory.mktemp("git") / "repository")
+
+
+@pytest.fixture(scope="package")
 def cluster(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     statsd: StatsdListener,
     versioned: Path,
+    repository: Repository,
 ) -> Iterator[Cluster]:
     """Two triggerers on Postgres."""
     bundles = [*BUNDLES, bundle("versioned", versioned.parent)]
-    config = {**TIME_OUTS, **statsd.config, "dag_processor.dag_bundle_config_list": json.dumps(bundles)}
+    config = {**TIME_OUTS, **statsd.config, **repository.config(bundles)}
     folder, celery = tmp_path_factory.mktemp("servers"), request.config.getoption("--celery")
     with postgres_cluster(folder, config, celery=celery) as running:
         for name, counted in (("one_slot", False), ("one_slot_deferred_counted", True)):

@@ -1,0 +1,117 @@
+"""Streams as the metadata database has them, in few statements however many there are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow.cli.simple_table import AirflowConsole
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
+from airflow.models.xcom import XComModel
+from airflow.sdk.configuration import conf
+from airflow.utils.cli import suppress_logs_and_warning
+from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+from airflow.utils.session import create_session
+from sqlalchemy import and_, func, select, tuple_
+from sqlalchemy.orm import aliased
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+
+@dataclass
+class StreamFound:
+    """
+    :param task_id: of the unmapped task.
+    :param returned: what that has returned.
+    :param log: its commit log, as it is stored.
+    :param head: the instance that waits for the stream: task and map index.
+    :param state: of the head.
+    :param triggerer_id: of the triggerer that its trigger is assigned to.
+    :param items: instances of the task over the stream by their states, the head's not counted.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    returned: Any
+    log: Any
+    head: tuple[str, int] = ("", -1)
+    state: str | None = None
+    started: datetime | None = None
+    triggerer_id: int | None = None
+    items: dict[str, int] = field(default_factory=dict)
+
+
+def find_streams(
+    session: Session, log_key: str, dag_id: str | None = None, run_id: str | None = None
+) -> list[StreamFound]:
+    """Of one run; without, of all that are running."""
+    log, returned = XComModel, aliased(XComModel)
+    same = (returned.dag_id == log.dag_id, returned.run_id == log.run_id, returned.task_id == log.task_id)
+    query = (
+        select(log.dag_id, log.run_id, log.task_id, returned.value, log.value)
+        .join(DagRun, and_(DagRun.dag_id == log.dag_id, DagRun.run_id == log.run_id))
+        .outerjoin(returned, and_(*same, returned.map_index == -1, returned.key == "return_value"))
+        .where(log.key == log_key)
+        .order_by(log.dag_id, log.run_id, log.task_id)
+    )
+    if dag_id is None:
+        query = query.where(DagRun.state == "running")
+    else:
+        query = query.where(log.dag_id == dag_id, log.run_id == run_id)
+    found = [StreamFound(*row) for row in session.execute(query)]
+    for stream in found:
+        stream.head = _head(stream)
+    _look_at_heads(session, found)
+    _count_items(session, found)
+    return found
+
+
+def _head(stream: StreamFound) -> tuple[str, int]:
+    """As the unmapped task has told when it was done (``workers/opener.py``); it waits itself before."""
+    first = stream.returned[0] if isinstance(stream.returned, list) and stream.returned else None
+    mapped = first.get("mapped_task") if isinstance(first, dict) else None
+    return (mapped, 0) if mapped else (stream.task_id, -1)
+
+
+def _look_at_heads(session: Session, found: list[StreamFound]) -> None:
+    key = (TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index)
+    of_key: dict[Any, StreamFound] = {
+        (stream.dag_id, stream.run_id, *stream.head): stream for stream in found
+    }
+    query = (
+        select(*key, TaskInstance.state, TaskInstance.start_date, Trigger.triggerer_id)
+        .outerjoin(Trigger, TaskInstance.trigger_id == Trigger.id)
+        .where(tuple_(*key).in_(list(of_key)))
+    )
+    for *row, state, started, triggerer_id in session.execute(query):
+        stream = of_key[tuple(row)]
+        stream.state, stream.started, stream.triggerer_id = state, started, triggerer_id
+
+
+def _count_items(session: Session, found: list[StreamFound]) -> None:
+    key = (TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id)
+    of_key: dict[Any, StreamFound] = {
+        (stream.dag_id, stream.run_id, stream.head[0]): stream for stream in found
+    }
+    query = (
+        select(*key, TaskInstance.state, func.count())
+        .where(tuple_(*key).in_(list(of_key)), TaskInstance.map_index > 0)
+        .group_by(*key, TaskInstance.state)
+    )
+    counts: dict[Any, dict[str, int]] = defaultdict(dict)
+    for *row, state, count in session.execute(query):
+        counts[tuple(row)][state or "none"] = count
+    for stream_key, items in counts.items():
+        of_key[stream_key].items = items
+
+
+def api_address() -> str:
+    """Where Airflow's API is, for users."""
+    return str(conf.get("api", "base_url", fallback="http://localhost:8080")).rstrip("/")

@@ -1,0 +1,1 @@
+"""``airflow streams``: open streams on the command line."""

@@ -1,0 +1,114 @@
+"""What ``airflow streams`` does."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from deferred_expand.airflow_internals.overview import (
+    AirflowConsole,
+    api_address,
+    create_session,
+    find_streams,
+    providers_configuration_loaded,
+    suppress_logs_and_warning,
+)
+from deferred_expand.cli.stream import Stream
+from deferred_expand.committing.store import LOG_KEY
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+LOOK = 1.0  # seconds between two looks at a stream that is followed
+
+
+def _streams(
+    dag_id: str | None = None, run_id: str | None = None, task_id: str | None = None
+) -> list[Stream]:
+    with create_session() as session:
+        found = [Stream.of(stream) for stream in find_streams(session, LOG_KEY, dag_id, run_id)]
+    return [stream for stream in found if task_id in (None, stream.task_id, stream.mapped_task_id)]
+
+
+@suppress_logs_and_warning
+@providers_configuration_loaded
+def list_streams(args: Namespace) -> None:
+    """Every stream that is open in a running DAG run."""
+    AirflowConsole().print_as([stream.row() for stream in _streams() if stream.is_open], args.output)
+
+
+@suppress_logs_and_warning
+@providers_configuration_loaded
+def show_streams(args: Namespace) -> None:
+    """
+    The streams of one run, also those that have ended.
+
+    :raises SystemExit: there is none.
+    """
+    found = _of_run(args)
+    if args.follow:
+        found = _follow(args)
+    AirflowConsole().print_as([stream.details() for stream in found], args.output)
+
+
+def _of_run(args: Namespace) -> list[Stream]:
+    found = _streams(args.dag_id, args.run_id, args.task_id)
+    if not found:
+        task = f", task {args.task_id!r}" if args.task_id else ""
+        raise SystemExit(f"There is no stream in run {args.run_id!r} of DAG {args.dag_id!r}{task}")
+    return found
+
+
+def _follow(args: Namespace) -> list[Stream]:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns) as progress:
+        bars: dict[str, Any] = {}
+        while True:
+            found = _of_run(args)
+            for stream in found:
+                if stream.task_id not in bars:
+                    bars[stream.task_id] = progress.add_task(stream.task_id, told="")
+                progress.update(
+                    bars[stream.task_id], total=stream.items, completed=stream.finished, told=stream.told
+                )
+            if not any(stream.is_open for stream in found):
+                return found
+            time.sleep(LOOK)
+
+
+@providers_configuration_loaded
+def stop_stream(args: Namespace) -> None:
+    """
+    Mark a stream head success or failed, as its user would in the web UI.
+
+    :raises SystemExit: it is not one open stream that is meant, or Airflow refuses.
+    """
+    found = [stream for stream in _of_run(args) if stream.is_open]
+    if len(found) != 1:
+        names = ", ".join(repr(stream.task_id) for stream in found) or "none"
+        raise SystemExit(f"Say which stream to stop; open in run {args.run_id!r}: {names}")
+    (stream,) = found
+    token = args.api_token or os.environ.get("AIRFLOW_CLI_TOKEN")
+    if not token:
+        raise SystemExit(
+            "Airflow's API asks who you are: set AIRFLOW_CLI_TOKEN, or give --api-token (a token comes from "
+            "POST /auth/token)"
+        )
+    state, (task_id, map_index) = "failed" if args.fail else "success", stream.head
+    path = f"dags/{stream.dag_id}/dagRuns/{stream.run_id}/taskInstances/{task_id}/{map_index}"
+    answer = httpx.patch(
+        f"{(args.api_url or api_address()).rstrip('/')}/api/v2/{path}",
+        headers={"Authorization": f"Bearer {token}"},
+        json={"new_state": state},
+        timeout=30,
+    )
+    if answer.is_error:
+        raise SystemExit(f"Airflow refused to mark {task_id!r} {state} ({answer.status_code}): {answer.text}")
+    print(f"{task_id} with map index {map_index} is marked {state}; {stream.items} item(s) stay as they are")

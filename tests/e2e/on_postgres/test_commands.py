@@ -1,0 +1,91 @@
+"""``airflow streams``, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.e2e.cluster import start, wait_for_successes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.e2e.cluster import Cluster
+    from tests.e2e.gates import Gates
+    from tests.e2e.runs import Run
+
+
+def streams(cluster: Cluster, *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(cluster.run("streams", *arguments, "--output", "json"))
+    return found
+
+
+def token(cluster: Cluster) -> str:
+    answer = httpx.get(f"{cluster.url}/auth/token")
+    return str(answer.json()["access_token"])
+
+
+@pytest.fixture
+def opened(cluster: Cluster, tmp_path: Path) -> tuple[Run, Gates]:
+    run, gates = start(cluster, "gated_auto", tmp_path)
+    gates.open(2)
+    wait_for_successes(run, 2)
+    return run, gates
+
+
+def test_an_open_stream_is_listed_shown_and_stopped(cluster: Cluster, opened: tuple[Run, Gates]) -> None:
+    run, _ = opened
+    (listed,) = [stream for stream in streams(cluster, "list") if stream["run_id"] == run.run_id]
+    assert (listed["dag_id"], listed["task_id"], listed["mapped_task_id"]) == ("gated_auto", "stream", "echo")
+    assert (listed["items"], listed["batches"], listed["finished"], listed["failed"]) == ("2", "1", "2", "0")
+    assert listed["walked_by"].startswith("triggerer ")
+    assert listed["last_item_ago"].startswith("0:0")
+    (shown,) = streams(cluster, "show", run.dag_id, run.run_id, "echo")
+    assert (shown["state"], shown["items"]) == ("open", "2")
+
+    with pytest.raises(RuntimeError, match="AIRFLOW_CLI_TOKEN"):
+        cluster.run("streams", "stop", run.dag_id, run.run_id)
+    with pytest.raises(RuntimeError, match="Airflow refused to mark 'echo' success"):
+        cluster.run("streams", "stop", run.dag_id, run.run_id, "--api-token", "mine?")
+    told = cluster.run("streams", "stop", run.dag_id, run.run_id, "--api-token", token(cluster))
+    assert "2 item(s) stay as they are" in told
+    assert run.wait() == "success"
+    assert run.result() == [0, 1], "what is downstream has run"
+    assert not [stream for stream in streams(cluster, "list") if stream["run_id"] == run.run_id]
+    (shown,) = streams(cluster, "show", run.dag_id, run.run_id)
+    assert shown["state"] == "stopped (success)"
+
+
+def test_a_stream_is_followed_to_its_end_and_failed(cluster: Cluster, opened: tuple[Run, Gates]) -> None:
+    run, gates = opened
+    command = ["show", run.dag_id, run.run_id, "--follow"]
+    following = subprocess.Popen(
+        [sys.executable, "-m", "airflow", "streams", *command],
+        env=cluster.env,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        gates.open(1)
+        wait_for_successes(run, 3)
+        told = cluster.run(
+            "streams", "stop", run.dag_id, run.run_id, "stream", "--fail", "--api-token", token(cluster)
+        )
+        assert "is marked failed" in told
+        printed, _ = following.communicate(timeout=60)
+        assert "3/3" in printed
+        assert "stopped (failed)" in printed
+    finally:
+        following.kill()
+    assert run.wait() == "failed"
+    assert run.states("echo") == ["failed", "success", "success", "success"]
+
+
+def test_what_is_not_there_is_said(cluster: Cluster) -> None:
+    with pytest.raises(RuntimeError, match="There is no stream in run 'no_run' of DAG 'gated_auto'"):
+        cluster.run("streams", "show", "gated_auto", "no_run")
