@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 from contextlib import aclosing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -27,7 +29,6 @@ from deferred_expand.sources.plain_json import write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
-    from pathlib import Path
 
     from deferred_expand.streams.page import Page
 
@@ -427,3 +428,53 @@ def test_what_it_asks_of_airflow_is_asked_by_the_trigger_runner(
     monkeypatch.setattr("airflow.sdk.execution_time.task_runner.SUPERVISOR_COMMS", Comms(), raising=False)
     assert asyncio.run(bundle.items("asks", definition)) == ["blue"]
     assert [message.key for message in asked if isinstance(message, GetVariable)] == ["colour"]
+
+
+RUNNER = """
+import asyncio, sys
+from pathlib import Path
+from tests.unit.test_dag_files import Bundle
+
+bundle = Bundle(Path(sys.argv[1]))
+definition = bundle.definition(sys.argv[2])
+if len(sys.argv) > 3:
+    bundle.write("dag.py", sys.argv[3])
+
+async def run():
+    async for page in bundle.walk(sys.argv[2], definition):
+        print("walked in", *bundle.processes.pids, flush=True)
+
+asyncio.run(run())
+"""
+
+
+def runner(bundle: Bundle, *arguments: str) -> subprocess.Popen[str]:
+    """A process that stands for a trigger runner, with a server of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", RUNNER, str(bundle.folder), *arguments],
+        env={**os.environ, "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "1"},
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("text", ["while True: pass", "import time; time.sleep(1000)"])
+def test_an_import_without_an_end_is_ended(bundle: Bundle, text: str) -> None:
+    _, error = runner(bundle, "numbers", text).communicate(timeout=60)
+    assert "SourceNotImportable" in error
+    assert "Timeout" in error
+    assert "dag.py" in error
+
+
+def test_nothing_outlives_a_trigger_runner_that_is_killed(bundle: Bundle) -> None:
+    process = runner(bundle, "slow")
+    assert process.stdout is not None
+    told = next(line for line in process.stdout if line.startswith("walked in "))
+    walked_in = psutil.Process(int(told.split()[-1]))
+    started = [walked_in, *psutil.Process(process.pid).children(recursive=True)]
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert not alive
