@@ -27,6 +27,5 @@ with DAG("example_shaped_stream", schedule=None, tags=["deferred_expand"]):
         return float(sum(order["amount"] for order in orders))
 
     ship.expand(order=orders.output)
-    # Only the DAG file has the last function: it is applied by the worker that runs the item.
     check.expand(number=orders.output.filter(shop_api.is_large).map(lambda order: order["number"]))
     report(orders.output)

@@ -111,9 +111,9 @@ class StreamOpener:
     def _say_where_hops_run(self) -> None:
         definition = self._definition
         if is_operator(find_function(definition.source, self._task.get_dag())):
-            where = (
-                "on workers: only the DAG file has the operator, or a function it is given"
-                if definition.hops_on_worker
-                else "in the triggerer"
-            )
+            where = "in the triggerer"
+            if definition.hops_on_worker:
+                where = "on workers: only the DAG file has the operator, or a function it is given"
+            elif definition.in_dag_file:
+                where = "in the triggerer, in a process that loads the DAG file"
             self._task.log.info("The hops of %s run %s", definition.source, where)

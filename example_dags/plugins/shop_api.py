@@ -1,9 +1,8 @@
-"""What the examples know of a shop. It lies in the plugins folder, so the triggerer can import it."""
+"""What the examples know of a shop. It lies in the plugins folder, where all DAGs can import it."""
 
 from __future__ import annotations
 
 import asyncio
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,18 +34,3 @@ def is_large(order: dict[str, Any]) -> bool:
 def free_trucks() -> Iterator[str]:
     """A plain generator: walked in a thread."""
     yield from ("Anna", "Berta", "Cäsar", "Dora", "Emil")
-
-
-async def guess_the_price(
-    good_enough: float, at_most: int, results: AsyncIterator[float | None]
-) -> AsyncIterator[float]:
-    """Random prices, three at a time."""
-    random = Random(42)
-    guesses: list[float] = []
-    scores: list[float] = []
-    while max(scores, default=0) < good_enough and len(guesses) < at_most:
-        for _ in range(3):
-            guesses.append(random.random())
-            yield guesses[-1]
-        async for score in results:
-            scores.append(score or 0)

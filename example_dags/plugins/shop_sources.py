@@ -1,8 +1,8 @@
 """
 Sources for the example DAGs.
 
-A source is imported by the triggerer, which does not load DAG files: it lives in Airflow's plugins
-folder (as here), in an installed package, or elsewhere on the PYTHONPATH.
+A source that several DAGs use lies in Airflow's plugins folder (as here), in an installed package, or
+elsewhere on the PYTHONPATH, where the triggerer imports it.
 """
 
 from __future__ import annotations

@@ -158,6 +158,7 @@ def source_runs(airflow: LocalAirflow, api: PagedApi) -> dict[str, Run]:
         "example_back_pressure": {},
         "example_list_bucket": {"bucket": api.url("bucket/objects")},
         "example_stream_pages": {"url": api.url("example_stream_pages")},
+        "example_task_stream": {"url": api.url("example_task_stream")},
         "example_stream_files": {"folder": str(ROOT / "example_dags"), "pattern": "*.py"},
     }
     return start_all(airflow, confs)

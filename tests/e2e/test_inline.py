@@ -51,6 +51,8 @@ def inline(api: PagedApi, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "only_read": {},
         "parent_fails": {},
         "search": {},
+        "in_the_dag_file": {},
+        "context_of_a_source": {"who": "all"},
     }
     arguments = [(dag_id, json.dumps(conf)) for dag_id, conf in confs.items()]
     with ThreadPoolExecutor() as pool:
@@ -147,3 +149,10 @@ def test_failures_of_parents_inline(inline: dict[str, dict[str, Any]]) -> None:
 
 def test_a_loop_runs_inline(inline: dict[str, dict[str, Any]]) -> None:
     assert inline["search"]["result"] == list(range(9))
+
+
+def test_sources_of_the_dag_file(inline: dict[str, dict[str, Any]]) -> None:
+    assert inline["in_the_dag_file"]["result"] == [1, -1, 2, -2, 4, -4, 5, -5]
+    seen = inline["context_of_a_source"]
+    assert seen["state"] == "success"
+    assert seen["result"][:3] == [["all", "seen", True, "all", True], "all", "seen"]

@@ -38,14 +38,12 @@ def test_http_operator_pages_by_token(source_runs: Runs, api: PagedApi) -> None:
     assert "run in the triggerer" in run.log("stream")
 
 
-def test_what_only_the_dag_file_has_runs_on_the_worker(source_runs: Runs, api: PagedApi) -> None:
+def test_what_only_the_dag_file_has_runs_in_a_process_that_loads_it(source_runs: Runs, api: PagedApi) -> None:
     run = source_runs["http_lambda"]
     assert run.wait() == "success"
     assert run.result() == [100, 101, 102, 103, 104, 105]
     assert api.cursors("http_lambda") == [0, 1, 2]
-    assert "run on workers: only the DAG file has the operator, or a function it is given" in run.log(
-        "stream"
-    )
+    assert "run in the triggerer, in a process that loads the DAG file" in run.log("stream")
 
 
 def test_pages_of_rows(source_runs: Runs) -> None:
@@ -74,7 +72,7 @@ def test_arguments_are_rendered_as_the_streams_own(source_runs: Runs) -> None:
 
 @pytest.mark.parametrize("dag_id", ["ContextOperator", "ContextOperatorOfTheFile"])
 def test_an_operator_sees_its_context_in_each_hop(source_runs: Runs, dag_id: str) -> None:
-    """In the triggerer, and on workers."""
+    """In the triggerer, and in a process that loads the DAG file."""
     run = source_runs[dag_id]
     assert run.wait() == "success"
     assert run.result() == [["by default_args", 5, 5, True, True, "users[-1]", "2026-01-02"]] * 2
@@ -120,6 +118,12 @@ def test_example_stream_pages(source_runs: Runs) -> None:
     run = source_runs["example_stream_pages"]
     assert run.wait() == "success"
     assert run.result("report") == 6
+
+
+def test_example_task_stream(source_runs: Runs) -> None:
+    run = source_runs["example_task_stream"]
+    assert run.wait() == "success"
+    assert run.result("report") == 5
 
 
 def test_example_item_states(source_runs: Runs) -> None:

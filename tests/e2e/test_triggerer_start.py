@@ -82,6 +82,7 @@ def deployment(tmp_path: Path) -> Iterator[LocalAirflow]:
         yield airflow
 
 
+@pytest.mark.long
 def test_every_stream_gives_its_items_when_a_plugin_takes_its_time(deployment: LocalAirflow) -> None:
     deployment.wait_for_dag("many_streams")
     run_id = deployment.trigger("many_streams")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,16 +148,20 @@ class Bundle:
         cursor: Any = None,
         stream: str | None = None,
         walked: Walked | None = None,
+        file: str = "dag.py",
         **arguments: Any,
     ) -> AsyncGenerator[Page, None]:
         def order(folder: str) -> WalkOrder:
             return WalkOrder(
-                folder, "mine", "dag.py", definition, "run", 1, write(pack(arguments)), cursor, 0, True
+                folder, "mine", file, definition, "run", 1, write(pack(arguments)), cursor, 0, True
             )
 
-        file = DagFile("mine", None, "dag.py")
         opened = self.processes.walk(
-            file, stream or task_id, order, walked or Walked(), resumable=definition["resumable"]
+            DagFile("mine", None, file),
+            stream or task_id,
+            order,
+            walked or Walked(),
+            resumable=definition["resumable"],
         )
         return opened
 
@@ -428,6 +433,15 @@ def test_what_it_asks_of_airflow_is_asked_by_the_trigger_runner(
     monkeypatch.setattr("airflow.sdk.execution_time.task_runner.SUPERVISOR_COMMS", Comms(), raising=False)
     assert asyncio.run(bundle.items("asks", definition)) == ["blue"]
     assert [message.key for message in asked if isinstance(message, GetVariable)] == ["colour"]
+
+
+def test_a_dag_in_a_zip_is_walked(bundle: Bundle) -> None:
+    definition = bundle.definition("numbers")
+    with zipfile.ZipFile(bundle.folder / "packed.zip", "w") as packed:
+        for name in ("dag.py", "helper.py"):
+            packed.write(bundle.folder / name, name)
+            (bundle.folder / name).unlink()
+    assert asyncio.run(bundle.items("numbers", definition, file="packed.zip/dag.py")) == [0, 1, 2]
 
 
 RUNNER = """

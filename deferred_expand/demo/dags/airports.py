@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import aiohttp
 from airflow.providers.common.sql.operators.sql import SQLInsertRowsOperator
 from airflow.sdk import DAG, Param, task
 
-from deferred_expand import DeferredExpandOperator
+from deferred_expand import Page
 from deferred_expand.demo.airports_api import COLUMNS
-from deferred_expand.demo.sources import list_airports
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 PARAMS = {"url": Param("", type="string")}
+
+
+async def list_airports(url: str, cursor: int | None = None) -> AsyncIterator[Page]:
+    """Pages of rows; one item is a whole page of rows, for one insert."""
+    number: int | None = cursor or 0
+    async with aiohttp.ClientSession(raise_for_status=True) as session:
+        while number is not None:
+            async with session.get(url, params={"page": number}) as answer:
+                page = await answer.json()
+            number = page["next"]
+            yield Page(items=[page["rows"]], cursor=number)
+
+
+def insert_into(table: str, rows: Any) -> None:
+    SQLInsertRowsOperator.partial(
+        task_id="insert", conn_id="airports", table_name=table, columns=COLUMNS
+    ).expand(rows=rows)
+
 
 with DAG("airports_native", schedule=None, params=PARAMS):
 
@@ -23,16 +44,8 @@ with DAG("airports_native", schedule=None, params=PARAMS):
 
         return asyncio.run(all_pages())
 
-    SQLInsertRowsOperator.partial(
-        task_id="insert", conn_id="airports", table_name="native", columns=COLUMNS
-    ).expand(rows=airports("{{ params.url }}"))
+    insert_into("native", airports("{{ params.url }}"))
 
 with DAG("airports_streamed", schedule=None, params=PARAMS):
-    pages = DeferredExpandOperator(
-        task_id="airports",
-        source="deferred_expand.demo.sources:list_airports",
-        source_kwargs={"url": "{{ params.url }}"},
-    )
-    SQLInsertRowsOperator.partial(
-        task_id="insert", conn_id="airports", table_name="streamed", columns=COLUMNS
-    ).expand(rows=pages.output)
+    streamed = task.stream(task_id="airports")(list_airports)
+    insert_into("streamed", streamed("{{ params.url }}"))

@@ -65,7 +65,7 @@ with DAG("http_lambda", schedule=None):
             "http_lambda",
             data=pages(2, 3),
             pagination_function=sources.next_by_token,
-            # Only the DAG file has it, so this half of a hop is a worker's.
+            # Only the DAG file has it.
             response_filter=lambda responses: [n + 100 for r in responses for n in r.json()["items"]],
         ),
     )
@@ -140,7 +140,7 @@ with DAG("own_context", schedule=None, params={"n": 1, "name": "of the DAG", "on
 
 
 class ContextOperatorOfTheFile(ContextOperator):
-    """Its hops run on workers."""
+    """Which only this file has."""
 
 
 for operator in (ContextOperator, ContextOperatorOfTheFile):
