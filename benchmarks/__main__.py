@@ -33,7 +33,8 @@ PARTS: dict[str, Callable[[int], Any]] = {
     "first_item": first_item.run,
     "many_instances": many_instances.run,
     "large_pages": lambda rounds: large_pages.run(),
-    "triggerer": lambda rounds: open_streams.run(),
+    "triggerer": lambda rounds: open_streams.run(10),
+    "busy triggerer": lambda rounds: open_streams.run(1),
 }
 
 

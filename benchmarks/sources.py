@@ -41,11 +41,11 @@ async def pages(
         yield Page(page_of(number, int(items), int(item_bytes)), cursor=number + 1)
 
 
-async def slow_pages(cursor: int | None = None) -> AsyncIterator[Page]:
-    """A page of one item every ten seconds, forever."""
+async def slow_pages(seconds: str, cursor: int | None = None) -> AsyncIterator[Page]:
+    """A page of one item every so many seconds, forever."""
     number = cursor or 0
     while True:
-        await asyncio.sleep(10 * random.uniform(0.5, 1.5))
+        await asyncio.sleep(float(seconds) * random.uniform(0.5, 1.5))
         number += 1
         yield Page([number], cursor=number)
 

@@ -16,9 +16,13 @@ def item(value: int) -> None:
     """Never runs: see airflow_local_settings.py."""
 
 
-with DAG("open_streams", schedule=None, start_date=datetime(2026, 1, 1), params={"samples": ""}):
+with DAG(
+    "open_streams", schedule=None, start_date=datetime(2026, 1, 1), params={"samples": "", "seconds": 10}
+):
     for number in range(STREAMS):
-        stream = DeferredExpandOperator(task_id=f"stream_{number}", source=slow_pages)
+        stream = DeferredExpandOperator(
+            task_id=f"stream_{number}", source=slow_pages, source_kwargs={"seconds": "{{ params.seconds }}"}
+        )
         item.override(task_id=f"item_{number}").expand(value=stream.output)
     probe = DeferredExpandOperator(
         task_id="probe", source=lag_probe, source_kwargs={"samples": "{{ params.samples }}"}

@@ -10,7 +10,7 @@ from uuid import uuid4
 SLOTS = 4096
 BEAT_TIMEOUT = 5.0  # seconds
 
-_ANNOUNCED, _PENDING, _BEAT, _FIRST_SLOT = range(4)
+_ANNOUNCED, _PENDING, _BEAT, _LOOKS, _FIRST_SLOT = range(5)
 
 
 class CommitBoard:
@@ -38,6 +38,10 @@ class CommitBoard:
         """The expander is there, and can reach the database."""
         self._floats[_BEAT] = time.monotonic()
 
+    def note_look(self) -> None:
+        """The expander has served all that it has found."""
+        self._integers[_LOOKS] += 1
+
     def note_commit(self, stream: str) -> None:
         self._integers[_slot(stream)] += 1
 
@@ -56,6 +60,11 @@ class CommitBoard:
     def is_alive(self) -> bool:
         """Whether the expander has beaten lately; a new one has the same time to begin."""
         return time.monotonic() - max(self._floats[_BEAT], self._made_at) < BEAT_TIMEOUT
+
+    @property
+    def looks(self) -> int:
+        """How often the expander has been through all streams."""
+        return self._integers[_LOOKS]
 
     def note_announcement(self) -> None:
         self._integers[_ANNOUNCED] += 1

@@ -89,6 +89,7 @@ class Expander:
             self._told.pop(None, None)
             rest = 0.5
             self._board.beat()
+            self._board.note_look()
             self._report(report_pending, self._board.pending)
             self._wait_for_announcement(announcements)
 

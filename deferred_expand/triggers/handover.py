@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 BOARD_POLL = 0.1  # seconds between two looks at the board
 REPEAT = 2.0  # seconds; another triggerer may have written over an announcement, so make it again
-COMMIT_PATIENCE = 8.0  # seconds that the expander may take for a commit before a worker is asked
+COMMIT_PATIENCE = 8.0  # seconds that the expander may take for a commit before a worker is asked,
+LOOKS = (
+    2  # and how often it must have been through all streams by then, which takes longer where there are many
+)
 END_PATIENCE = 60.0  # seconds for the end of a stream, which waits for the scheduler as well
 
 
@@ -71,21 +74,23 @@ class ExpanderHandover:
             self._note_pending(0)
 
     async def _follow(self, walk: Walk) -> CommitLog | None:
-        announced, announced_at, waits_since, seen = None, 0.0, 0.0, 0
+        announced, announced_at, waits_since, looks, seen = None, 0.0, 0.0, 0, 0
         while True:
             event = await walk.batches()
             if walk.items > self._most_items or (event.failure is not None and not event.counts):
                 return None
             self._note_pending(sum(event.counts))
             now = time.monotonic()
-            if announced is None or announced.first != event.first:
-                waits_since = now
-            if self._has_no_hope(event, now - waits_since):
+            is_new = announced is None or announced.first != event.first
+            waited, looked = (0.0, 0) if is_new else (now - waits_since, self._board.looks - looks)
+            if self._has_no_hope(event, waited, looked):
                 return None
             if event != announced or now - announced_at > REPEAT:
                 seen = self._board.commits(self._stream)
                 await self._tell(event)
                 announced, announced_at = event, now
+                if is_new:
+                    waits_since, looks = time.monotonic(), self._board.looks
             await asyncio.sleep(BOARD_POLL)
             commits = self._board.commits(self._stream)
             if commits != seen or time.monotonic() - announced_at > REPEAT:
@@ -96,11 +101,11 @@ class ExpanderHandover:
                 if log.ended:
                     return log
 
-    def _has_no_hope(self, event: BatchEvent, waited: float) -> bool:
+    def _has_no_hope(self, event: BatchEvent, waited: float, looks: int) -> bool:
         if self._patience == math.inf:
             return False
         patience = self._patience if event.counts else max(self._patience, END_PATIENCE)
-        return not self._board.is_alive or waited > patience
+        return not self._board.is_alive or (waited > patience and looks >= LOOKS)
 
     def _note_pending(self, items: int) -> None:
         self._board.add_pending(items - self._pending)

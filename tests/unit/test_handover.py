@@ -52,6 +52,7 @@ class MemoryExpander:
     async def _work(self) -> None:
         while True:
             self.board.beat()
+            self.board.note_look()
             await asyncio.sleep(0.02)
             if self.log and self.announced and self.heed(self.announced):
                 event = self.announced.event
@@ -215,4 +216,20 @@ async def test_a_commit_that_the_board_does_not_tell_of_is_seen(monkeypatch: pyt
         log = await asyncio.wait_for(expander.handover(patience=math.inf).run(walk), 10)
     assert log is not None
     assert (log.items, log.ended) == (12, True)
+    await walk.close()
+
+
+async def test_an_expander_with_many_streams_is_given_the_time_for_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expander = MemoryExpander(heed=lambda announcement: False)
+    monkeypatch.setattr(expander.board, "note_look", lambda: None)
+    walk = make_walk(PagedNumbers(), MemoryStager(), Checkpoint("s"))
+    walk.start()
+    async with expander.at_work():
+        handing_over = asyncio.create_task(expander.handover(patience=0.2).run(walk))
+        await asyncio.sleep(1)
+        assert not handing_over.done(), "it is at work, and has not come by yet"
+        monkeypatch.undo()
+        assert await asyncio.wait_for(handing_over, 5) is None
     await walk.close()
