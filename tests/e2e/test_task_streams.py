@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.e2e.cluster import start
+from tests.e2e.repository import DAG_ID
 from tests.e2e.test_shaping import values
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deferred_expand.testing.local_airflow import LocalAirflow
     from tests.e2e.runs import Run
 
     Runs = dict[str, Run]
@@ -46,3 +51,11 @@ def test_a_function_of_the_dag_file_shapes_an_importable_source(runs: Runs) -> N
     run = runs["lambda_of_an_importable_source"]
     assert run.wait() == "success"
     assert run.result() == ["N0", "N1", "N2", "N3"]
+
+
+def test_a_source_of_a_git_bundle(airflow: LocalAirflow, tmp_path: Path) -> None:
+    run, gates = start(airflow, DAG_ID, tmp_path)
+    gates.open(2)
+    gates.end()
+    assert run.wait() == "success"
+    assert run.result() == ["one 0", "one 1"]
