@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,7 +18,7 @@ class Frame:
     """
     :param kind: what is told.
     :param number: of the stream, or of the question.
-    :param body: plain data.
+    :param body: JSON, which carries what other forms do not: halves of surrogate pairs, numbers of any size.
     """
 
     kind: str
@@ -27,20 +26,20 @@ class Frame:
     body: Any = None
 
     def to_bytes(self) -> bytes:
-        content = msgspec.msgpack.encode((self.kind, self.number, self.body))
+        content = json.dumps((self.kind, self.number, self.body)).encode()
         return len(content).to_bytes(_LENGTH, "big") + content
 
 
 async def read_frame(reader: asyncio.StreamReader) -> Frame:
     """:raises EOFError: the other side is gone."""
     length = await reader.readexactly(_LENGTH)
-    return Frame(*msgspec.msgpack.decode(await reader.readexactly(int.from_bytes(length, "big"))))
+    return Frame(*json.loads(await reader.readexactly(int.from_bytes(length, "big"))))
 
 
 def receive_frame(connection: socket.socket) -> Frame:
     """The same where waiting may block."""
     length = int.from_bytes(_receive(connection, _LENGTH), "big")
-    return Frame(*msgspec.msgpack.decode(_receive(connection, length)))
+    return Frame(*json.loads(_receive(connection, length)))
 
 
 def _receive(connection: socket.socket, length: int) -> bytearray:

@@ -80,6 +80,11 @@ with DAG("dag", schedule=None):
         async def asks():
             yield Variable.get("colour")
 
+        async def odd(cursor=None):
+            if cursor is None:
+                yield Page(["\\ud800"], cursor=2**70)
+            raise LookupError("\\ud800")
+
         async def speaks():
             print("printed")
             yield 1
@@ -245,6 +250,19 @@ def test_what_a_source_raises_is_told(
         if task_id == "raises":
             assert repr(raised.value) == "LookupError('no such page')"
             assert "dag.py" in str(raised.value.__cause__), "with its traceback"
+
+    asyncio.run(run())
+
+
+def test_texts_and_cursors_may_be_odd(bundle: Bundle) -> None:
+    definition = bundle.definition("odd")
+
+    async def run() -> None:
+        async with aclosing(bundle.walk("odd", definition)) as pages:
+            page = await anext(pages)
+            assert ([json.loads(item.text) for item in page.items], page.cursor) == (["\ud800"], 2**70)
+            with pytest.raises(ElsewhereRaised, match="\ud800"):
+                await anext(pages)
 
     asyncio.run(run())
 
