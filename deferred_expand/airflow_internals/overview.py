@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class StreamFound:
     """
     :param task_id: of the unmapped task.
-    :param returned: what that has returned.
+    :param written: what that has written down of the stream when it was done.
     :param log: its commit log, as it is stored.
     :param head: the instance that waits for the stream: task and map index.
     :param state: of the head.
@@ -39,7 +39,7 @@ class StreamFound:
     dag_id: str
     run_id: str
     task_id: str
-    returned: Any
+    written: dict[str, Any] | None
     log: Any
     head: tuple[str, int] = ("", -1)
     state: str | None = None
@@ -49,16 +49,20 @@ class StreamFound:
 
 
 def find_streams(
-    session: Session, log_key: str, dag_id: str | None = None, run_id: str | None = None
+    session: Session, keys: tuple[str, str], dag_id: str | None = None, run_id: str | None = None
 ) -> list[StreamFound]:
-    """Of one run; without, of all that are running."""
-    log, returned = XComModel, aliased(XComModel)
-    same = (returned.dag_id == log.dag_id, returned.run_id == log.run_id, returned.task_id == log.task_id)
+    """
+    Of one run; without, of all that are running.
+
+    :param keys: of commit logs, and of what unmapped tasks have written down.
+    """
+    log, written = XComModel, aliased(XComModel)
+    same = (written.dag_id == log.dag_id, written.run_id == log.run_id, written.task_id == log.task_id)
     query = (
-        select(log.dag_id, log.run_id, log.task_id, returned.value, log.value)
+        select(log.dag_id, log.run_id, log.task_id, written.value, log.value)
         .join(DagRun, and_(DagRun.dag_id == log.dag_id, DagRun.run_id == log.run_id))
-        .outerjoin(returned, and_(*same, returned.map_index == -1, returned.key == "return_value"))
-        .where(log.key == log_key)
+        .outerjoin(written, and_(*same, written.map_index == -1, written.key == keys[1]))
+        .where(log.key == keys[0])
         .order_by(log.dag_id, log.run_id, log.task_id)
     )
     if dag_id is None:
@@ -74,9 +78,8 @@ def find_streams(
 
 
 def _head(stream: StreamFound) -> tuple[str, int]:
-    """As the unmapped task has told when it was done (``workers/opener.py``); it waits itself before."""
-    first = stream.returned[0] if isinstance(stream.returned, list) and stream.returned else None
-    mapped = first.get("mapped_task") if isinstance(first, dict) else None
+    """As the unmapped task has written down when it was done; it waits itself before."""
+    mapped = stream.written["mapped_task"] if stream.written else None
     return (mapped, 0) if mapped else (stream.task_id, -1)
 
 

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 MOST_DELETED = 64  # batches, when a walk or a stream is over; each takes three requests
 LOG_KEY = "deferred_expand.log"
+STREAM_KEY = "deferred_expand.stream"
 ANNOUNCEMENT_KEY = "deferred_expand.announcement"
 
 
@@ -106,6 +107,10 @@ class StreamStore:
 
     def write_log(self, log: CommitLog, *, mapped_length: int | None = None) -> None:
         BaseXCom.set(key=LOG_KEY, value=log.to_json(), _mapped_length=mapped_length, **self._where)
+
+    def write_down(self, stream: dict[str, Any]) -> None:
+        """What a stream is that heads may go on with, for those who look at streams."""
+        BaseXCom.set(key=STREAM_KEY, value=stream, **self._where)
 
     def announce(self, announcement: Announcement) -> None:
         """

@@ -101,12 +101,13 @@ class StreamOpener:
         if log.ended:
             self._wait.store.delete_left(log)
         self._wait.store.forget_results(log.items + 1, until or 0)
-        description = {
+        stream = {
             "stream_of": str(self._definition.source),
             "mapped_task": self._definition.mapped_task_id,
-            "items": f"are read by a task that is given {self._definition.task_id!r}.output",
         }
-        return MappableValue(description, mapped_length=1 + log.items)
+        self._wait.store.write_down(stream)
+        items = f"are read by a task that is given {self._definition.task_id!r}.output"
+        return MappableValue({**stream, "items": items}, mapped_length=1 + log.items)
 
     def _say_where_hops_run(self) -> None:
         definition = self._definition
