@@ -65,7 +65,8 @@ class Run:
         ask again for what is not committed yet: then without those.
         """
         two = "triggerer 2" in self.airflow.components
-        by_workers = self.airflow.env.get("AIRFLOW__DEFERRED_EXPAND__EXPANDER") == "False"
+        expander = self.airflow.env.get("AIRFLOW__DEFERRED_EXPAND__EXPANDER") != "False"
+        by_workers = not expander or self.dag_id.endswith("_callback")
         return sorted(set(asked)) if two and by_workers else asked
 
     def log(self, task_id: str, map_index: int = -1, try_number: int = 1) -> str:
