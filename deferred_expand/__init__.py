@@ -12,6 +12,7 @@ from deferred_expand.walking.retry import SourceRetry
 
 if TYPE_CHECKING:
     from deferred_expand.operators.deferred_expand import DeferredExpandOperator
+    from deferred_expand.operators.iterate import iterate
     from deferred_expand.operators.task_stream import stream
     from deferred_expand.triggers.streaming import StreamingExpansionTrigger
 
@@ -25,6 +26,7 @@ __all__ = [
     "SourceRetry",
     "SourceAdapter",
     "StreamingExpansionTrigger",
+    "iterate",
     "stream",
     "register_source_adapter",
 ]
@@ -33,6 +35,7 @@ __all__ = [
 _LAZY = {
     "DeferredExpandOperator": "deferred_expand.operators.deferred_expand",
     "StreamingExpansionTrigger": "deferred_expand.triggers.streaming",
+    "iterate": "deferred_expand.operators.iterate",
     "stream": "deferred_expand.operators.task_stream",
 }
 

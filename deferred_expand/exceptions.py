@@ -16,6 +16,8 @@ Every error this package raises, in one tree.
     ├── ItemError                  one item cannot become a task instance
     │   ├── ItemNotSerializable
     │   └── ItemTooLarge
+    ├── ItemsFailed                more items of one instance failed than are tolerated
+    ├── ResultTooLarge             an item's result does not fit into the task state store
     ├── StagingFailed              the XCom backend raised, and ``source_retries`` are used up
     ├── NotInContext               an operator asks for what the triggerer does not know
     ├── CursorNotSerializable      a page's cursor is not JSON
@@ -95,6 +97,14 @@ class ItemNotSerializable(ItemError):
 
 class ItemTooLarge(ItemError):
     """One item alone is over ``[deferred_expand] max_batch_bytes``."""
+
+
+class ItemsFailed(DeferredExpandError):
+    """More items of one task instance failed than are tolerated, or are to be tried again."""
+
+
+class ResultTooLarge(DeferredExpandError):
+    """An item's result does not fit into Airflow's task state store."""
 
 
 class StagingFailed(DeferredExpandError):

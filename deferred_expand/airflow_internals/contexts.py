@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -97,11 +98,31 @@ def enter_context(context: Any) -> None:
     _context_here.set(context)
 
 
-class _ContextHere(Mapping[str, Any]):
+@contextmanager
+def contexts_apart(outer: Any) -> Iterator[None]:
     """
-    The context of the stream that asks. Airflow keeps one for a whole process, as tasks have one each
-    (airflow/sdk/definitions/_internal/contextmanager.py); streams share one.
+    Let code within have a context of its own, by :func:`enter_context`, in a task that has one for all.
+
+    :param outer: of what enters none.
     """
+    here = _ContextHere()
+    token = _context_here.set(outer)
+    _CURRENT_CONTEXT.append(here)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        _CURRENT_CONTEXT.remove(here)  # type: ignore[arg-type]
+        _context_here.reset(token)
+
+
+class _ContextHere(MutableMapping[str, Any]):
+    """
+    The context of the stream, or item, that asks. Airflow keeps one for a whole process, as tasks have
+    one each (airflow/sdk/definitions/_internal/contextmanager.py); streams and items share one.
+    """
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def _context(self) -> Any:
         try:
@@ -111,6 +132,12 @@ class _ContextHere(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         return self._context()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._context()[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._context()[key]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._context())

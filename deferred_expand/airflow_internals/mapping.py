@@ -148,7 +148,7 @@ def _has_a_head(context: Any) -> None:
 
 
 def make_unmapped(
-    mapped: MappedOperator, operator_class: type[OperatorT], keep: Collection[str], **arguments: Any
+    mapped: MappedOperator, operator_class: type[OperatorT], keep: Collection[str], /, **arguments: Any
 ) -> OperatorT:
     """
     An operator in a mapped task's place, as ``MappedOperator.unmap`` makes one

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deferred_expand.airflow_internals.overview import (
     AirflowConsole,
-    api_address,
     create_session,
     find_streams,
     providers_configuration_loaded,
     suppress_logs_and_warning,
 )
+from deferred_expand.cli.api import call_api
 from deferred_expand.cli.stream import Stream
 from deferred_expand.committing.store import LOG_KEY, STREAM_KEY
 
@@ -95,20 +93,7 @@ def stop_stream(args: Namespace) -> None:
         names = ", ".join(repr(stream.task_id) for stream in found) or "none"
         raise SystemExit(f"Say which stream to stop; open in run {args.run_id!r}: {names}")
     (stream,) = found
-    token = args.api_token or os.environ.get("AIRFLOW_CLI_TOKEN")
-    if not token:
-        raise SystemExit(
-            "Airflow's API asks who you are: set AIRFLOW_CLI_TOKEN, or give --api-token (a token comes from "
-            "POST /auth/token)"
-        )
     state, (task_id, map_index) = "failed" if args.fail else "success", stream.head
     path = f"dags/{stream.dag_id}/dagRuns/{stream.run_id}/taskInstances/{task_id}/{map_index}"
-    answer = httpx.patch(
-        f"{(args.api_url or api_address()).rstrip('/')}/api/v2/{path}",
-        headers={"Authorization": f"Bearer {token}"},
-        json={"new_state": state},
-        timeout=30,
-    )
-    if answer.is_error:
-        raise SystemExit(f"Airflow refused to mark {task_id!r} {state} ({answer.status_code}): {answer.text}")
+    call_api(args, "PATCH", path, f"mark {task_id!r} {state}", json={"new_state": state})
     print(f"{task_id} with map index {map_index} is marked {state}; {stream.items} item(s) stay as they are")

@@ -15,6 +15,13 @@ from deferred_expand.airflow_internals.cli import (
 _RUN = Arg(("run_id",), help="The id of the dag run")
 _TASK = Arg(("task_id",), nargs="?", help="The id of the task with the stream, or of the task over it")
 _FOLLOW = Arg(("-f", "--follow"), help="Show a bar until the stream has ended", action="store_true")
+_ITERATED = Arg(("task_id",), help="The id of the task")
+_ITEMS = Arg(("items",), nargs="*", type=int, help="Indexes of items")
+_FAILED = Arg(
+    ("--failed",), help="Only those that failed, also after a tolerated success", action="store_true"
+)
+_MAP_INDEX = Arg(("--map-index",), type=int, default=0, help="Of the instance (default: 0)")
+_INSTANCE = (ARG_DAG_ID, _RUN, _ITERATED, _MAP_INDEX)
 _FAIL = Arg(("--fail",), help="Mark the stream failed, and not ended", action="store_true")
 _URL = Arg(("--api-url",), help="Where Airflow's API is (default: [api] base_url)")
 _TOKEN = Arg(("--api-token",), help="Your token for Airflow's API (default: $AIRFLOW_CLI_TOKEN)")
@@ -46,5 +53,27 @@ def get_commands() -> list[GroupCommand]:
                     args=(ARG_DAG_ID, _RUN, _TASK, _FAIL, _URL, _TOKEN, ARG_VERBOSE),
                 ),
             ),
-        )
+        ),
+        GroupCommand(
+            name="items",
+            help="Items of tasks that iterate() runs many of in one instance",
+            subcommands=(
+                ActionCommand(
+                    name="forget",
+                    help="Have the next clear of an instance run these items, and those that failed, again",
+                    func=lazy_load_command("deferred_expand.cli.items.forget_items"),
+                    args=(
+                        ARG_DAG_ID,
+                        _RUN,
+                        _ITERATED,
+                        _ITEMS,
+                        _FAILED,
+                        _MAP_INDEX,
+                        _URL,
+                        _TOKEN,
+                        ARG_VERBOSE,
+                    ),
+                ),
+            ),
+        ),
     ]

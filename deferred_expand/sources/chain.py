@@ -215,6 +215,11 @@ class OperatorChain:
         operator.resume_execution(DEFERRAL_FAILED, {"error": reason, "traceback": traceback}, context)
         raise RuntimeError(f"the operator has taken no notice of its trigger's failure: {reason}")
 
+    def end(self, over: Any) -> list[Any]:
+        """What a trigger that has ended the task gives."""
+        found: list[Any] = over.items
+        return found
+
     def _make(self, kept: dict[str, Any]) -> tuple[BaseOperator, Any]:
         operator = self._class(**self._arguments)
         self.adapter.prepare(operator)
@@ -231,11 +236,12 @@ class OperatorChain:
         except TaskDeferred as deferred:
             items = self.adapter.of_deferral(operator, context, deferred, pushed)
             kept = {key: pushed[key] for key in self.adapter.kept_xcoms if key in pushed}
-            return HopResult(items, _hop(deferred, {**context["ti"].kept, **kept}))
+            return HopResult(items, hop_of(deferred, {**context["ti"].kept, **kept}))
         return HopResult(self.adapter.of_result(operator, context, result, pushed), None)
 
 
-def _hop(deferred: TaskDeferred, xcoms: dict[str, Any]) -> Hop:
+def hop_of(deferred: TaskDeferred, xcoms: dict[str, Any]) -> Hop:
+    """What an operator that defers asks for."""
     timeout = deferred.timeout
     return Hop(
         trigger=deferred.trigger.serialize(),

@@ -7,7 +7,7 @@ import logging
 import traceback
 from contextlib import aclosing, suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from deferred_expand.airflow_internals.comms import ensure_sync_calls_work_here
 from deferred_expand.airflow_internals.sdk import (
@@ -18,7 +18,7 @@ from deferred_expand.airflow_internals.sdk import (
     TriggerEvent,
 )
 from deferred_expand.exceptions import SourceError, SourceFailed, SourceSkipped
-from deferred_expand.sources.adapters import items_of
+from deferred_expand.sources.adapters import SourceAdapter, items_of
 from deferred_expand.sources.chain import HOP_VERSION, Hop, HopResult
 from deferred_expand.streams.page import JSON, Page
 from deferred_expand.walking.retry import is_transient
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
 OVER: JSON = {"version": HOP_VERSION, "over": True}
 """The cursor after the last hop: nothing is to be asked again."""
 
@@ -41,12 +43,42 @@ OVER: JSON = {"version": HOP_VERSION, "over": True}
 class ChainOver(Exception):
     """A trigger has ended the task by itself, with success."""
 
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    @property
+    def items(self) -> list[Any]:
+        """Where the operator is a source."""
+        return items_of(self.value)
 
 
 class HopTimedOut(Exception):
     """A hop's trigger sent no event within the time-out of its deferral."""
+
+
+class Runs(Protocol):
+    """Threads, as far as they are needed here."""
+
+    async def run(self, call: Callable[..., R], /, *arguments: Any) -> R:
+        """Make a call that blocks."""
+
+
+class Chain(Protocol):
+    """The sync halves of an operator's hops. They block."""
+
+    adapter: SourceAdapter
+
+    def begin(self) -> HopResult:
+        """The first half of the first hop."""
+
+    def resume(self, hop: Hop, event: Any) -> HopResult:
+        """The second half of a hop, to the next deferral or to the end."""
+
+    def fail(self, reason: str, traceback: list[str] | None) -> NoReturn:
+        """Tell the operator that its trigger failed; raises what it raises."""
+
+    def end(self, over: ChainOver) -> list[Any]:
+        """What a trigger that has ended the task gives."""
 
 
 async def walk_chain(
@@ -64,12 +96,12 @@ async def walk_chain(
         return
     hop = Hop.from_cursor(cursor) if isinstance(cursor, dict) else None
     while True:
-        step = await _step(chain, hop, thread, outer)
-        if step.next is None:
-            yield Page(step.items, cursor=OVER)
+        done = await step(chain, hop, thread, outer)
+        if done.next is None:
+            yield Page(done.items, cursor=OVER)
             return
-        hop = step.next
-        yield Page(step.items, cursor=hop.to_cursor())
+        hop = done.next
+        yield Page(done.items, cursor=hop.to_cursor())
 
 
 async def walk_reader(
@@ -92,9 +124,8 @@ async def walk_reader(
                     yield Page(items, cursor={"version": HOP_VERSION, "read": read})
 
 
-async def _step(
-    chain: OperatorChain, hop: Hop | None, thread: Threads, outer: BaseTrigger | None
-) -> HopResult:
+async def step(chain: Chain, hop: Hop | None, thread: Runs, outer: BaseTrigger | None) -> HopResult:
+    """From one deferral of an operator to the next, or to its end; ``None``: from its beginning."""
     while True:
         try:
             if hop is None:
@@ -102,14 +133,14 @@ async def _step(
             event = await hop_event(chain, hop, thread, outer)
             return await thread.run(chain.resume, hop, event)
         except ChainOver as over:
-            return HopResult(over.items, None)
+            return HopResult(chain.end(over), None)
         except AirflowRescheduleException as reschedule:
             pause = (reschedule.reschedule_date - datetime.now(tz=timezone.utc)).total_seconds()
             log.info("The operator asks to come back in %.0f s", pause)
             await asyncio.sleep(max(0.0, pause))
 
 
-async def hop_event(chain: OperatorChain, hop: Hop, thread: Threads, outer: BaseTrigger | None) -> Any:
+async def hop_event(chain: Chain, hop: Hop, thread: Runs, outer: BaseTrigger | None) -> Any:
     """
     The payload of the event that ends a hop.
 
@@ -183,7 +214,7 @@ def _end(event: BaseTaskEndEvent) -> NoReturn:
     """An event that ends its task without the operator."""
     state = str(event.task_instance_state.value)
     if state == "success":
-        raise ChainOver(items_of((event.xcoms or {}).get("return_value")))
+        raise ChainOver((event.xcoms or {}).get("return_value"))
     if state == "skipped":
         raise SourceSkipped("a trigger of the source has skipped the task")
     raise SourceFailed(f"a trigger of the source has ended the task as {state}")

@@ -235,12 +235,9 @@ class LocalAirflow:
     def api(self, method: str, path: str, **kwargs: Any) -> Any:
         """Call ``/api/v2``; :raises httpx.HTTPStatusError: with the answer's text."""
         if self._client is None:
-            token = httpx.post(f"{self.url}/auth/token", json={}, timeout=30)
-            if not token.is_success:
-                token = httpx.get(f"{self.url}/auth/token", timeout=30)
             self._client = httpx.Client(
                 base_url=f"{self.url}/api/v2",
-                headers={"Authorization": f"Bearer {token.raise_for_status().json()['access_token']}"},
+                headers={"Authorization": f"Bearer {self.api_token()}"},
                 timeout=60,
                 # A connection kept open may be closed by the other end just when it is used again.
                 limits=httpx.Limits(max_keepalive_connections=0),
@@ -268,6 +265,12 @@ class LocalAirflow:
             return any(dag["dag_id"] == dag_id for dag in dags)
 
         wait_until(f"DAG {dag_id!r} is parsed", known, timeout)
+
+    def api_token(self) -> str:
+        token = httpx.post(f"{self.url}/auth/token", json={}, timeout=30)
+        if not token.is_success:
+            token = httpx.get(f"{self.url}/auth/token", timeout=30)
+        return str(token.raise_for_status().json()["access_token"])
 
     def trigger(
         self, dag_id: str, conf: Mapping[str, Any] | None = None, logical_date: str | None = None

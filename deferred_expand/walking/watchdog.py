@@ -12,7 +12,7 @@ from contextlib import suppress
 
 log = logging.getLogger(__name__)
 
-BLOCKED = 1.0  # seconds for which a loop has not come around
+BLOCKED = 1.0  # seconds
 SILENCE = 60.0  # seconds between two warnings about the same task
 
 
@@ -20,9 +20,13 @@ class LoopWatchdog:
     """
     A daemon thread that looks at the event loop twice a second, and names the task and the line that
     it stands still in. Airflow's triggerer says that its loop was blocked, and by none it knows.
+
+    :param blocked: seconds for which the loop has not come around.
+    :param whose: loop it is, for the message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, blocked: float = BLOCKED, whose: str = "of all triggers") -> None:
+        self._blocked, self._whose = blocked, whose
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread_id = 0
         self._seen = 0.0
@@ -36,14 +40,17 @@ class LoopWatchdog:
         self._loop, self._thread_id, self._seen = loop, threading.get_ident(), time.monotonic()
         threading.Thread(target=self._run, args=(loop,), name="deferred_expand watchdog", daemon=True).start()
 
+    def stop(self) -> None:
+        self._loop = None
+
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._loop is loop:
             try:
                 loop.call_soon_threadsafe(self._see)
             except RuntimeError:
                 return  # closed
-            time.sleep(BLOCKED / 2)
-            if time.monotonic() - self._seen > BLOCKED:
+            time.sleep(self._blocked / 2)
+            if time.monotonic() - self._seen > self._blocked:
                 self._tell(loop)
 
     def _see(self) -> None:
@@ -61,7 +68,7 @@ class LoopWatchdog:
             return
         self._told[name] = now
         log.warning(
-            "%s blocks the event loop of all triggers. Let it await, or be a generator that is not "
-            "async, which runs in a thread. It stands at:\n%s",
-            name, "".join(traceback.format_stack(frame)[-6:]),
+            "%s blocks the event loop %s. Let it await, or not be async: then it runs in a thread. "
+            "It stands at:\n%s",
+            name, self._whose, "".join(traceback.format_stack(frame)[-6:]),
         )  # fmt: skip

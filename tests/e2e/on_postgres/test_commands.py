@@ -7,7 +7,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from tests.e2e.cluster import start, wait_for_successes
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
 def streams(cluster: Cluster, *arguments: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(cluster.run("streams", *arguments, "--output", "json"))
     return found
-
-
-def token(cluster: Cluster) -> str:
-    answer = httpx.get(f"{cluster.url}/auth/token")
-    return str(answer.json()["access_token"])
 
 
 @pytest.fixture
@@ -52,7 +46,7 @@ def test_an_open_stream_is_listed_shown_and_stopped(cluster: Cluster, opened: tu
         cluster.run("streams", "stop", run.dag_id, run.run_id)
     with pytest.raises(RuntimeError, match="Airflow refused to mark 'echo' success"):
         cluster.run("streams", "stop", run.dag_id, run.run_id, "--api-token", "mine?")
-    told = cluster.run("streams", "stop", run.dag_id, run.run_id, "--api-token", token(cluster))
+    told = cluster.run("streams", "stop", run.dag_id, run.run_id, "--api-token", cluster.api_token())
     assert "2 item(s) stay as they are" in told
     assert run.wait() == "success"
     assert run.result() == [0, 1], "what is downstream has run"
@@ -74,7 +68,7 @@ def test_a_stream_is_followed_to_its_end_and_failed(cluster: Cluster, opened: tu
         gates.open(1)
         wait_for_successes(run, 3)
         told = cluster.run(
-            "streams", "stop", run.dag_id, run.run_id, "stream", "--fail", "--api-token", token(cluster)
+            "streams", "stop", run.dag_id, run.run_id, "stream", "--fail", "--api-token", cluster.api_token()
         )
         assert "is marked failed" in told
         printed, _ = following.communicate(timeout=60)

@@ -1,0 +1,135 @@
+"""Threads for items, which nothing waits for when the process ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import queue
+import threading
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+LEFT_BEHIND_AFTER = 2.0  # seconds that a thread may take to see that it is interrupted
+
+
+@dataclass
+class _Call:
+    call: Callable[[], Any]
+    context: Context
+    future: asyncio.Future[Any]
+    thread: int | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self) -> None:
+        result, error = None, None
+        try:
+            try:
+                with self.lock:
+                    self.thread = threading.get_ident()
+                result = self.context.run(self.call)
+            finally:
+                with self.lock:
+                    self.thread = None
+        except BaseException as raised:  # also what interrupts it
+            error = raised
+        self.settle(result, error)
+
+    def settle(self, result: Any, error: BaseException | None) -> None:
+        """Twice does no harm."""
+        self.future.get_loop().call_soon_threadsafe(_settle, self.future, result, error)
+
+    def interrupt(self, error: type[BaseException]) -> None:
+        """Raise in the thread, at the next step of its Python code."""
+        with self.lock:
+            if self.thread is not None:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self.thread), ctypes.py_object(error)
+                )
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    elif isinstance(error, StopIteration):  # a future takes none
+        future.set_exception(RuntimeError(f"it raised {error!r}"))
+    else:
+        future.set_exception(error)
+
+
+class ItemThreads:
+    """
+    As many as there are calls at a time. They are daemons: ``concurrent.futures`` waits for its own.
+
+    :param most: threads; what is beyond waits for one.
+    :param interruption: raised in a call whose wait is cancelled; ``None``: it goes on.
+    """
+
+    def __init__(
+        self, name: str, most: int | None = None, interruption: type[BaseException] | None = None
+    ) -> None:
+        self._name, self._most, self._interruption = name, most, interruption
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = self._count = 0
+
+    async def run(self, call: Callable[..., R], /, *arguments: Any) -> R:
+        """In the caller's context variables. An interrupted call is waited for, not for long."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        made = _Call(lambda: call(*arguments), copy_context(), future)
+        self._start(made)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if self._interruption is not None:
+                made.interrupt(self._interruption)
+                await _wait_for(made)
+            raise
+
+    def _start(self, call: _Call) -> None:
+        with self._lock:
+            starts = self._idle <= 0 and (self._most is None or self._count < self._most)
+            if starts:
+                self._count += 1
+            else:
+                self._idle -= 1
+        self._calls.put(call)
+        if starts:
+            name = f"{self._name}-{self._count}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            try:
+                try:
+                    call.run()
+                except BaseException as late:  # interrupted when the call had ended
+                    call.settle(None, late)
+            except RuntimeError:  # the loop is closed: nobody asks any more
+                return
+            del call
+            with self._lock:
+                self._idle += 1
+
+    def close(self) -> None:
+        """Let threads go that do nothing."""
+        for _ in range(self._count):
+            self._calls.put(None)
+
+
+async def _wait_for(interrupted: _Call) -> None:
+    done, _ = await asyncio.wait({interrupted.future}, timeout=LEFT_BEHIND_AFTER)
+    if not done:
+        log.warning("A call blocks, and does not see that its time is over; it is left behind")
+    elif not interrupted.future.cancelled():
+        interrupted.future.exception()

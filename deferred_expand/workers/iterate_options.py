@@ -1,0 +1,53 @@
+"""How items are run that share task instances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from deferred_expand.iterating.limits import Limits, check_concurrency
+from deferred_expand.iterating.tolerance import Tolerance
+from deferred_expand.walking.retry import SourceRetry
+
+
+@dataclass(frozen=True)
+class IterateOptions:
+    """
+    :param concurrency: items that run at a time, in each instance.
+    :param instances: that the items are dealt out to.
+    :param tolerate: items that may fail in an instance: a number, or a share like ``"5%"``.
+    :param retry: of an item, within a try of the instance.
+    :param checkpoint: seconds for which an item that has ended may stay unwritten.
+    :param instance_timeout: of a try of an instance.
+    """
+
+    concurrency: int = 16
+    instances: int = 1
+    tolerate: int | str = 0
+    retry: SourceRetry | None = None
+    checkpoint: float = 1.0
+    instance_timeout: timedelta | None = None
+
+    def check(self) -> None:
+        """:raises ValueError: naming what is wrong."""
+        check_concurrency(self.concurrency)
+        Tolerance.of(self.tolerate)
+        if not isinstance(self.instances, int) or isinstance(self.instances, bool) or self.instances < 1:
+            raise ValueError(f"instances is {self.instances!r}; it must be a whole number, 1 or more")
+        if (
+            isinstance(self.checkpoint, bool)
+            or not isinstance(self.checkpoint, (int, float))
+            or not (self.checkpoint >= 0)
+        ):
+            raise ValueError(f"checkpoint is {self.checkpoint!r}; it must be a number of seconds, 0 or more")
+        if self.retry is not None and not isinstance(self.retry, SourceRetry):
+            raise ValueError(f"retry is {self.retry!r}; it must be a SourceRetry")
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.concurrency, self.tolerate)
+
+
+def seconds(given: float | timedelta | None) -> float | None:
+    """As Airflow reads a time-out; a number is one of seconds."""
+    return float(given.total_seconds()) if isinstance(given, timedelta) else given
