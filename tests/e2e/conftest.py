@@ -12,7 +12,7 @@ import pytest
 from deferred_expand.testing.local_airflow import LocalAirflow
 from tests.e2e.cluster import postgres_cluster
 from tests.e2e.repository import Repository
-from tests.e2e.runs import BUNDLES, CONFIG, ROOT, Run
+from tests.e2e.runs import BUNDLES, CONFIG, REFUSED, ROOT, Run
 from tests.paged_api import PagedApi
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def airflow(
         )
     )
     with deployment as running:
+        running.refused |= REFUSED
         running.api("POST", "/pools", json={"name": "slotless", "slots": 0})
         running.api("POST", "/variables", json={"key": "colour", "value": "blue"})
         yield running
