@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 
+_ITEM = "item"
+
+
 class ItemTaskInstance(RuntimeTaskInstance):
     """
     The task instance, as one of its items sees it.
@@ -132,7 +135,14 @@ def enter_item(task: BaseOperator, context: dict[str, Any]) -> None:
     """Be in an item, for this task of the event loop, or this call in a thread, and all that they call."""
     enter_context(context)
     ExecutorSafeguard.tracker.set(task)
-    structlog.contextvars.bind_contextvars(item=context["ti"].item_index)
+    # Airflow adds it to each line that is logged (airflow/_shared/logging/structlog.py).
+    structlog.contextvars.bind_contextvars(**{_ITEM: context["ti"].item_index})
+
+
+def item_here() -> int | None:
+    """The item that the caller is in."""
+    found: int | None = structlog.contextvars.get_contextvars().get(_ITEM)
+    return found
 
 
 def call_hooks_before(task: BaseOperator, context: Any) -> None:

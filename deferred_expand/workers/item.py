@@ -35,6 +35,7 @@ from deferred_expand.sources.adapters import SourceAdapter
 from deferred_expand.sources.chain import HopResult, hop_of
 from deferred_expand.sources.hops import step
 from deferred_expand.walking.tasks import end
+from deferred_expand.walking.threads import WantsToExit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +88,13 @@ class ItemRunner:
             await end(task)
             self.live.pop(item.index, None)
 
-    async def _run(self, item: Item) -> Any:
+    async def _run(self, item: Item) -> tuple[Any, ItemChain]:
+        try:
+            return await self._execute(item)
+        except SystemExit as error:  # it would end the loop, and with it all other items
+            raise WantsToExit(f"it called sys.exit({error.code!r})") from error
+
+    async def _execute(self, item: Item) -> tuple[Any, ItemChain]:
         chain = await self._threads.run(self._begin, item)
         if is_async(chain.task):
             enter_item(chain.task, chain.context)

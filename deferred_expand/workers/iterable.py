@@ -29,6 +29,7 @@ from deferred_expand.iterating.spool import Spool
 from deferred_expand.walking.watchdog import LoopWatchdog
 from deferred_expand.workers.digests import digest_of
 from deferred_expand.workers.item import ItemRunner
+from deferred_expand.workers.item_output import marked_output
 from deferred_expand.workers.item_results import RETURNED, Publisher
 from deferred_expand.workers.item_threads import ItemThreads
 from deferred_expand.workers.iterate_options import seconds
@@ -71,7 +72,7 @@ class IterableOperator(BaseOperator):
         self._try: _Try | None = None
 
     def execute(self, context: Any) -> Any:
-        with closing(Spool()) as spool, contexts_apart(context), _loop() as loop:
+        with closing(Spool()) as spool, contexts_apart(context), marked_output(), _loop() as loop:
             self._try = _Try(self._mapped, self._over, self._options, context, spool)
             return loop.run_until_complete(self._try.run())
 

@@ -84,6 +84,8 @@ def test_all_that_can_be_iterated(airflow: LocalAirflow) -> None:
         "zipped": [100 + 2 * value for value in values],
     }
     assert run.states("hops") == ["success", "success"]
+    log = run.log("doubled", 0)
+    assert "[item 7] the value is 7" in log
     (label,) = [instance["rendered_map_index"] for instance in run.instances("doubled")]
     assert label == "24 of 25 items done, 1 skipped"
     events = airflow.api("GET", "/assets/events", params={"source_dag_id": run.dag_id})["asset_events"]
