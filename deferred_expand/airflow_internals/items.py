@@ -89,7 +89,12 @@ def shared_comms(exchange: Callable[[Callable[[], Any]], Awaitable[Any]]) -> Ite
 
 
 def make_item(
-    mapped: MappedOperator, outer: Any, index: int, arguments: Mapping[str, Any], data: Collection[str]
+    mapped: MappedOperator,
+    outer: Any,
+    index: int,
+    arguments: Mapping[str, Any],
+    data: Collection[str],
+    jinja_env: Any,
 ) -> tuple[BaseOperator, dict[str, Any]]:
     """
     An item's operator, rendered, and its context. This may block.
@@ -98,6 +103,7 @@ def make_item(
 
     :param outer: the context of the task instance.
     :param data: names of arguments that are no templates.
+    :param jinja_env: of the mapped operator; it takes a while to make.
     """
     decorated = isinstance(mapped, DecoratedMappedOperator)
     task = mapped.unmap({"op_kwargs": arguments} if decorated else arguments)
@@ -108,7 +114,7 @@ def make_item(
         parent=task,
         template_fields=mapped.template_fields,
         context=context,  # type: ignore[arg-type]
-        jinja_env=task.get_template_env(),
+        jinja_env=jinja_env,
         seen_oids={id(arguments[name]) for name in data},
     )
     return task, context

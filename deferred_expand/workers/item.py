@@ -74,6 +74,7 @@ class ItemRunner:
         self.live: dict[int, BaseOperator] = {}
         self._mapped, self._arguments, self._outer = mapped, arguments, outer
         self._threads, self._timeout, self._largest = threads, timeout, largest
+        self._jinja_env = mapped.get_template_env()
         self._keeps_results = bool(mapped.partial_kwargs.get("do_xcom_push", True))
 
     async def run(self, item: Item) -> Ended:
@@ -112,7 +113,7 @@ class ItemRunner:
 
     def _begin(self, item: Item) -> ItemChain:
         arguments, data = self._arguments.finish(item.given)
-        task, context = make_item(self._mapped, self._outer, item.index, arguments, data)
+        task, context = make_item(self._mapped, self._outer, item.index, arguments, data, self._jinja_env)
         self.live[item.index] = task
         return ItemChain(task, context)
 
