@@ -39,6 +39,8 @@ class StreamDefinition:
     :param retry: what hiccups may cost; ``None``: they count as any other error.
     :param fail_fast: the DAG's: the first item that fails ends the stream.
     :param execution_timeout: the unmapped task's, in seconds.
+    :param by_batch: an instance of the mapped task has a whole batch, and the stream counts these where
+        it otherwise counts items.
 
     The rest is as :class:`~deferred_expand.DeferredExpandOperator` says.
     """
@@ -65,6 +67,7 @@ class StreamDefinition:
     fail_fast: bool
     page_timeout: float | None = None
     execution_timeout: float | None = None
+    by_batch: bool = False
 
     def ref(self, run_id: str) -> StreamRef:
         return StreamRef(self.dag_id, run_id, self.task_id, self.mapped_task_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from airflow.sdk.definitions._internal.expandinput import DictOfListsExpandInput, ListOfDictsExpandInput
 from airflow.sdk.definitions.xcom_arg import _ConcatResult, _MapResult, _ZipResult
@@ -14,6 +14,7 @@ SLICE = 100  # values that are asked for at once
 ExpandInput = DictOfListsExpandInput | ListOfDictsExpandInput
 
 
+@runtime_checkable
 class Column(Protocol):
     """Values that can be read apart from what the author's functions make of them."""
 
@@ -107,6 +108,8 @@ class _Chained:
 
 def column_of(values: Any) -> Column:
     """:raises TypeError: it is nothing that a task can be mapped over."""
+    if isinstance(values, Column):
+        return values
     if isinstance(values, _MapResult):
         return _Mapped(values)
     if isinstance(values, _ZipResult):

@@ -43,6 +43,20 @@ class DealtInput(DictOfListsExpandInput):
         return ()
 
 
+@attrs.define
+class BatchedLists(DictOfListsExpandInput):
+    """What ``.expand()`` gives, of which each instance has a batch."""
+
+    options: Any = None
+
+
+@attrs.define
+class BatchedDicts(ListOfDictsExpandInput):
+    """The same for ``.expand_kwargs()``."""
+
+    options: Any = None
+
+
 def deal(what: Any, items: Any, options: Any, instances: int, *, strict: bool) -> tuple[MappedOperator, Any]:
     """
     Make a mapped operator, as ``.expand()`` and ``.expand_kwargs()`` do.
@@ -56,6 +70,13 @@ def deal(what: Any, items: Any, options: Any, instances: int, *, strict: bool) -
     mapped: MappedOperator = returned if isinstance(what, OperatorPartial) else returned.operator
     XComArg.apply_upstream_relationship(mapped, items.value)
     return mapped, returned
+
+
+def batch_by_batch(what: Any, items: Any, options: Any, *, strict: bool) -> tuple[MappedOperator, Any]:
+    """The same over a stream, whose instances come as ``.expand()`` over it has them."""
+    kind = BatchedLists if isinstance(items, DictOfListsExpandInput) else BatchedDicts
+    returned: Any = what._expand(kind(items.value, options), strict=strict)
+    return returned if isinstance(what, OperatorPartial) else returned.operator, returned
 
 
 def items_of_lists(what: Any, lists: dict[str, Any]) -> DictOfListsExpandInput:
@@ -90,10 +111,15 @@ def operator_class_of(what: Any) -> type[BaseOperator]:
     return found
 
 
-def dealt_input(mapped: MappedOperator) -> DealtInput:
-    dealt = mapped._get_specified_expand_input()
-    assert isinstance(dealt, DealtInput)
-    return dealt
+def dealt_options(mapped: MappedOperator) -> Any:
+    """For whoever runs the items; ``None``: an instance is one item."""
+    return getattr(mapped._get_specified_expand_input(), "options", None)
+
+
+def items_of_instances(mapped: MappedOperator) -> Any:
+    """What its instances are given, as the author gave it."""
+    given = mapped._get_specified_expand_input()
+    return given.items if isinstance(given, DealtInput) else given
 
 
 class ReplacedMapping:

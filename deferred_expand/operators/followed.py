@@ -9,7 +9,8 @@ from deferred_expand.airflow_internals.mapping import MappedOperator, expand_ove
 from deferred_expand.airflow_internals.sdk import TriggerRule
 from deferred_expand.airflow_internals.tasks import ParsedOperator, free_task_id
 from deferred_expand.operators.checks import check_expansion, check_reader, check_steps, refuse_group
-from deferred_expand.operators.mapped import map_over_stream, stream_references
+from deferred_expand.operators.iterated import iterates, map_over_stream
+from deferred_expand.operators.mapped import stream_references
 from deferred_expand.operators.reference import StreamReference
 from deferred_expand.shaping.follow import follow
 from deferred_expand.shaping.steps import split
@@ -55,6 +56,11 @@ class FollowedOperator(SourceArguments, ParsedOperator):
         return self._mapped.task_id if self._mapped else None
 
     @property
+    def by_batch(self) -> bool:
+        """Whether an instance of the task over it has a whole batch."""
+        return self._mapped is not None and iterates(self._mapped)
+
+    @property
     def hops_on_worker(self) -> bool:
         """Whether the stream is walked on workers, hop by hop."""
         raise NotImplementedError
@@ -80,9 +86,10 @@ class FollowedOperator(SourceArguments, ParsedOperator):
     def _expand(self, mapped: MappedOperator) -> FollowedOperator:
         """:return: the operator whose length the task follows; another than this when it is not the first."""
         ((_, reference),) = stream_references(mapped)
-        if self._mapped is not None or (self._shared and reference.steps):
+        apart = reference.steps or iterates(mapped)  # from others that follow the stream
+        if self._mapped is not None or (self._shared and apart):
             self._share()
-        if self._mapped is None and not (self._shared and reference.steps):
+        if self._mapped is None and not (self._shared and apart):
             self._take(mapped, reference.steps)
             return self
         return self._branch_for(mapped)
@@ -101,7 +108,7 @@ class FollowedOperator(SourceArguments, ParsedOperator):
             return
         self._shared = True
         mapped = self._mapped
-        if mapped is None or not (self._steps or self._item_steps):
+        if mapped is None or not (self._steps or self._item_steps or iterates(mapped)):
             return
         self._mapped, self._steps, self._item_steps = None, (), ()
         branch = self._branch_for(mapped)

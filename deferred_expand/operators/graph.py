@@ -42,7 +42,10 @@ def check_complete_dag(stream: StreamTask, source: Source, dag: Any) -> None:
         return
     _check_nobody_waits_in_a_circle(stream, dag)
     _warn_of_held_places(stream, dag)
-    spare_workers(dag.get_task(definition.mapped_task_id))
+    if definition.by_batch:
+        _check_what_counts_items(stream, source)
+    else:
+        spare_workers(dag.get_task(definition.mapped_task_id))
     for task_id in dag.get_task(definition.mapped_task_id).downstream_task_ids:
         rule = str(getattr(dag.get_task(task_id).trigger_rule, "value", ""))
         if rule in _RULES_THAT_COUNT_THE_HEAD:
@@ -67,6 +70,21 @@ def _warn_of_held_places(stream: StreamTask, dag: Any) -> None:
             PlacesHeldByHeads,
             stacklevel=2,
         )
+
+
+def _check_what_counts_items(stream: StreamTask, source: Source) -> None:
+    definition = stream.definition
+    takes_results = not isinstance(source, type) and takes(source, "results")
+    for name, wanted in (
+        ("max_pending", definition.max_pending),
+        ("max_items", definition.max_items),
+        ("results", takes_results),
+    ):
+        if wanted:
+            raise DefinitionError(
+                f"{stream.where}: {name} counts task instances, and those of "
+                f"{definition.mapped_task_id!r} run a batch each: leave it out, or use .expand()"
+            )
 
 
 def _check_what_needs_instances(stream: StreamTask, source: Source) -> None:

@@ -8,7 +8,6 @@ from deferred_expand.airflow_internals.mapping import (
     DecoratedMappedOperator,
     HeadedMapping,
     MappedOperator,
-    become,
     expanded_over,
     make_unmapped,
 )
@@ -26,7 +25,9 @@ _HEAD_ARGUMENTS = (
 )  # fmt: skip
 
 
-class _OverStream(HeadedMapping):
+class OverStream(HeadedMapping):
+    """Its head keeps a stream open."""
+
     __slots__ = ()
 
     def make_head(self) -> StreamHeadOperator:
@@ -43,16 +44,12 @@ class _OverStream(HeadedMapping):
         )
 
 
-class StreamMappedOperator(_OverStream, MappedOperator):
+class StreamMappedOperator(OverStream, MappedOperator):
     """A classic operator, mapped over a stream."""
 
 
-class StreamDecoratedMappedOperator(_OverStream, DecoratedMappedOperator):
+class StreamDecoratedMappedOperator(OverStream, DecoratedMappedOperator):
     """A ``@task`` function, mapped over a stream."""
-
-
-def map_over_stream(mapped: MappedOperator) -> None:
-    become(mapped, StreamMappedOperator, StreamDecoratedMappedOperator)
 
 
 def stream_references(mapped: MappedOperator) -> Iterator[tuple[str | None, StreamReference]]:

@@ -11,7 +11,7 @@ from deferred_expand.airflow_internals.sdk import PlainXComArg
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import DefinitionError, SourceNotImportable
 from deferred_expand.shaping.steps import Kind, Step, Steps, find_steps
-from deferred_expand.workers.items import StreamItems
+from deferred_expand.workers.items import BatchItems, StreamItems
 from deferred_expand.workers.reader import StreamReader
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ class StreamReference(PlainXComArg):
         """The items of one stream after those of the other."""
         return self._combine("concat", others)
 
-    def resolve(self, context: Any) -> StreamItems | StreamReader:
+    def resolve(self, context: Any) -> StreamItems | BatchItems | StreamReader:
         definition, ti = self.stream.definition, context["ti"]
         store = StreamStore(definition.ref(ti.run_id))
         if ti.task_id == definition.mapped_task_id:
             steps = find_steps(definition.item_steps, self.operator.get_dag())
-            return StreamItems(store, steps, ti.map_index)
+            return (BatchItems if definition.by_batch else StreamItems)(store, steps, ti.map_index)
         return StreamReader(store, self.steps, drops=definition.may_skip)
 
     def __getitem__(self, key: str) -> NoReturn:

@@ -20,7 +20,7 @@ from deferred_expand.streams.page import JSON, START, Position
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LOG_VERSION = 3
+LOG_VERSION = 4
 INDEX_ENTRIES = 32
 LEFT_KEPT = 16  # walks that the stream has gone on without; those of a stream with more are not known
 
@@ -46,6 +46,7 @@ class CommitLog:
     :param waited: the last try of the stream head, and the seconds that it had waited for the source at the
         last commit; only kept where that is limited.
     :param at: when the last batch was staged, or the stream opened, in seconds since the epoch.
+    :param by_batch: each batch has one instance, and counts as one item.
     """
 
     stream: str
@@ -61,6 +62,7 @@ class CommitLog:
     failed_before: tuple[int, int] | None = None
     waited: tuple[int, float] | None = None
     at: int | None = None
+    by_batch: bool = False
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -74,10 +76,10 @@ class CommitLog:
     def describe(self) -> str:
         """For people: a label, a log line."""
         state = "failed" if self.failure is not None else "ended" if self.ended else "open"
-        return (
-            f"stream {state}: {self.items} item{'s' * (self.items != 1)} "
-            f"in {self.batches} batch{'es' * (self.batches != 1)}"
-        )
+        batches = f"{self.batches} batch{'es' * (self.batches != 1)}"
+        if self.by_batch:
+            return f"stream {state}: {batches}"
+        return f"stream {state}: {self.items} item{'s' * (self.items != 1)} in {batches}"
 
     @property
     def label(self) -> str:

@@ -12,7 +12,7 @@ from deferred_expand.streams.events import check_version
 if TYPE_CHECKING:
     from deferred_expand.streams.ref import StreamRef
 
-ARGUMENTS_VERSION = 4
+ARGUMENTS_VERSION = 5
 
 
 @dataclass(frozen=True)

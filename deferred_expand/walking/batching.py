@@ -33,6 +33,8 @@ class Staged:
     """
     A batch that is written, and not known to be committed.
 
+    :param count: of what the stream counts: its items, or the batch.
+    :param items: in it.
     :param size: in bytes, as it is stored.
     :param position: in the source, right after its last item; the cursor is sealed.
     :param waited: seconds that this try of the stream head had waited for the source.
@@ -40,6 +42,7 @@ class Staged:
     """
 
     count: int
+    items: int
     size: int
     position: Position
     waited: float
@@ -185,7 +188,7 @@ class Batcher:
     @property
     def _is_far_ahead(self) -> bool:
         return (
-            sum(staged.count for staged in self.staged) >= self._policy.walk_ahead
+            sum(staged.items for staged in self.staged) >= self._policy.walk_ahead
             or sum(staged.size for staged in self.staged) >= self._policy.walk_ahead_bytes
         )
 
@@ -223,7 +226,8 @@ class Batcher:
             waited = 0.0 if self._policy.limits.execution_timeout is None else self._clock.waited
             end = source.take(len(batch))
             position = replace(end, cursor=await self._stager.seal(end.cursor))
-            self.staged.append(Staged(len(batch), size, position, waited, int(time.time())))
+            count = 1 if self._policy.by_batch else len(batch)
+            self.staged.append(Staged(count, len(batch), size, position, waited, int(time.time())))
             self._changed.set()
         self._weigh(encoded, source.full)
         if encoded.error is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from functools import cached_property
+from itertools import chain, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.sdk import BaseXCom, XCom
@@ -56,36 +58,47 @@ def _key_of(key: str, number: int | None = None) -> str:
 
 class IteratedResults(Sequence[Any]):
     """
-    Results in the order of the items, read as they are asked for; a chunk is in memory at a time.
+    Results in the order of the items, read as they are asked for; of each instance that deals in turn
+    a chunk is in memory at a time.
 
     Items that were skipped, or failed and are tolerated, have none.
 
     :param where: the task.
-    :param instances: that have run the items.
+    :param instances: map indexes of those that have run the items.
+    :param in_turn: the items were dealt out to them one by one; else each has had those that follow the
+        last one's.
     :param key: of the items' XComs.
     """
 
-    def __init__(self, where: dict[str, Any], instances: int, key: str = RETURNED) -> None:
+    def __init__(
+        self, where: dict[str, Any], instances: Sequence[int], *, in_turn: bool, key: str = RETURNED
+    ) -> None:
         self._where, self._instances, self._key = where, instances, key
-        self._known: list[list[int]] | None = None
+        self._in_turn = in_turn and len(instances) > 1
 
+    @cached_property
     def _counts(self) -> list[list[int]]:
         """Of each instance, the results in each of its XComs."""
-        if self._known is None:
-            found = (
-                BaseXCom.get_one(key=_key_of(self._key), map_index=index, **self._where)
-                for index in range(self._instances)
-            )
-            self._known = [counts or [] for counts in found]
-        return self._known
+        key = _key_of(self._key)
+        return [
+            BaseXCom.get_one(key=key, map_index=map_index, **self._where) or []
+            for map_index in self._instances
+        ]
 
     def __len__(self) -> int:
-        return sum(map(sum, self._counts()))
+        return sum(map(sum, self._counts))
 
     def __iter__(self) -> Iterator[Any]:
-        instances = [self._rows(index, range(len(counts))) for index, counts in enumerate(self._counts())]
-        for _, text in heapq.merge(*instances, key=lambda row: row[0]):
-            yield decode_item(text)
+        of_instances = [
+            self._rows(map_index, range(len(counts)))
+            for map_index, counts in zip(self._instances, self._counts, strict=True)
+        ]
+        rows = (
+            heapq.merge(*of_instances, key=itemgetter(0))
+            if self._in_turn
+            else chain.from_iterable(of_instances)
+        )
+        return (decode_item(text) for _, text in rows)
 
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
@@ -93,12 +106,13 @@ class IteratedResults(Sequence[Any]):
         place = place + len(self) if place < 0 else place
         if not 0 <= place < len(self):
             raise IndexError(place)
-        if self._instances > 1:
+        if self._in_turn:
             return next(islice(self, place, None))
-        for number, count in enumerate(self._counts()[0]):
-            if place < count:
-                return decode_item(next(islice(self._rows(0, [number]), place, None))[1])
-            place -= count
+        for map_index, counts in zip(self._instances, self._counts, strict=True):
+            for number, count in enumerate(counts):
+                if place < count:
+                    return decode_item(next(islice(self._rows(map_index, [number]), place, None))[1])
+                place -= count
         raise IndexError(place)
 
     def __repr__(self) -> str:

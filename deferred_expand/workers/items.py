@@ -1,4 +1,4 @@
-"""A stream as the instances of the task that is expanded over it see it."""
+"""A stream as the instances of the task over it see it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,41 @@ if TYPE_CHECKING:
     from deferred_expand.committing.store import StreamStore
     from deferred_expand.shaping.steps import Steps
     from deferred_expand.streams.commit_log import CommitLog
+
+
+class BatchItems:
+    """
+    The items of the batch that an instance has where each has one: a column of what is mapped over.
+
+    :param steps: maps that are applied when an item is finished.
+    :param map_index: of the instance: batch n is read by the one with map index n.
+    """
+
+    def __init__(self, store: StreamStore, steps: Steps, map_index: int) -> None:
+        self._steps = steps
+        self._texts = store.read_batch(read_log(store), map_index).texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def read(self, index: int) -> str:
+        """As it is written down."""
+        return self._texts[index]
+
+    def finish(self, text: str) -> Any:
+        """:raises AirflowSkipException: the item shall be skipped."""
+        return shape_one(decode_item(text), self._steps)
+
+
+def read_log(store: StreamStore) -> CommitLog:
+    """:raises StreamError: the stream is not open."""
+    log = store.read_log()
+    if log is None:
+        raise StreamError(
+            f"{store.ref} was never opened, or its XComs were deleted. "
+            f"Clear {store.ref.task_id!r} with its downstream"
+        )
+    return log
 
 
 class StreamItems(Sequence[Any]):
@@ -35,14 +70,7 @@ class StreamItems(Sequence[Any]):
 
     @cached_property
     def _log(self) -> CommitLog:
-        log = self._store.read_log()
-        if log is None:
-            ref = self._store.ref
-            raise StreamError(
-                f"{ref} was never opened, or its XComs were deleted. "
-                f"Clear {ref.task_id!r} with its downstream"
-            )
-        return log
+        return read_log(self._store)
 
     def __len__(self) -> int:
         return 1 + self._log.items

@@ -147,7 +147,7 @@ class _Try:
         if not len(arguments):
             raise AirflowSkipException(f"task {self._ti.task_id!r} has nothing to iterate over")
         limits = await self._aside(self._first_limits)
-        own = range(self._ti.map_index, len(arguments), self._options.instances)
+        own = self._own = self._options.share_of(self._ti.map_index, len(arguments))
         self._runner = ItemRunner(
             self._mapped,
             arguments,
@@ -292,7 +292,7 @@ class _Try:
         where = {name: getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
         publishers = {RETURNED: Publisher(RETURNED, where)}
         for row in self._spool:
-            if row.outcome != DONE or row.index % self._options.instances != ti.map_index:
+            if row.outcome != DONE or row.index not in self._own:
                 continue
             beside = row.beside or {}
             tell_events(self._context, beside.get("events", []))

@@ -14,7 +14,7 @@ from deferred_expand.walking.retry import SourceRetry
 class IterateOptions:
     """
     :param concurrency: items that run at a time, in each instance.
-    :param instances: that the items are dealt out to.
+    :param instances: that the items are dealt out to; ``None``: each has a batch of a stream.
     :param tolerate: items that may fail in an instance: a number, or a share like ``"5%"``.
     :param retry: of an item, within a try of the instance.
     :param checkpoint: seconds for which an item that has ended may stay unwritten.
@@ -22,7 +22,7 @@ class IterateOptions:
     """
 
     concurrency: int = 16
-    instances: int = 1
+    instances: int | None = 1
     tolerate: int | str = 0
     retry: SourceRetry | None = None
     checkpoint: float = 1.0
@@ -32,7 +32,7 @@ class IterateOptions:
         """:raises ValueError: naming what is wrong."""
         check_concurrency(self.concurrency)
         Tolerance.of(self.tolerate)
-        if not isinstance(self.instances, int) or isinstance(self.instances, bool) or self.instances < 1:
+        if self.instances is not None and not _is_count(self.instances):
             raise ValueError(f"instances is {self.instances!r}; it must be a whole number, 1 or more")
         if (
             isinstance(self.checkpoint, bool)
@@ -43,9 +43,17 @@ class IterateOptions:
         if self.retry is not None and not isinstance(self.retry, SourceRetry):
             raise ValueError(f"retry is {self.retry!r}; it must be a SourceRetry")
 
+    def share_of(self, map_index: int, items: int) -> range:
+        """Those that an instance runs."""
+        return range(items) if self.instances is None else range(map_index, items, self.instances)
+
     @property
     def limits(self) -> Limits:
         return Limits(self.concurrency, self.tolerate)
+
+
+def _is_count(given: object) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool) and given >= 1
 
 
 def seconds(given: float | timedelta | None) -> float | None:

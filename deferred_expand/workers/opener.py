@@ -50,7 +50,8 @@ class StreamOpener:
     def open(self) -> MappableValue:
         """Open the stream anew; what an earlier run of this task left is gone by now."""
         self._say_where_hops_run()
-        log, ref = CommitLog(stream=uuid4().hex, at=int(time.time())), self._wait.ref
+        by_batch, ref = self._definition.by_batch, self._wait.ref
+        log = CommitLog(stream=uuid4().hex, at=int(time.time()), by_batch=by_batch)
         self._wait.store.write_log(log)
         if ref.mapped_task_id is None:
             for parent in self._definition.parent_refs(self._wait.run_id):

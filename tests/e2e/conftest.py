@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from deferred_expand.airflow_internals.state_store import has_state_store
 from deferred_expand.testing.local_airflow import LocalAirflow
 from tests.e2e.cluster import postgres_cluster
 from tests.e2e.repository import Repository
@@ -129,6 +130,8 @@ def runs(airflow: LocalAirflow, api: PagedApi, notes: Path) -> dict[str, Run]:
         "results_in_the_dag_file": {},
         "lambda_of_an_importable_source": {},
     }
+    if has_state_store():
+        confs["iterated_stream"] = {}
     return start_all(airflow, confs)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from deferred_expand.airflow_internals.state_store import has_state_store
 from deferred_expand.testing.local_airflow import LocalAirflow
 from tests.e2e.runs import CONFIG, ROOT
 from tests.paged_api import PagedApi
@@ -54,6 +55,8 @@ def inline(api: PagedApi, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "in_the_dag_file": {},
         "context_of_a_source": {"who": "all"},
     }
+    if has_state_store():
+        confs |= {"iterated_stream": {}, "iterated_in_all_ways": {}}
     arguments = [(dag_id, json.dumps(conf)) for dag_id, conf in confs.items()]
     with ThreadPoolExecutor() as pool:
         halves = list(pool.map(run_inline, (arguments[::2], arguments[1::2])))
@@ -156,3 +159,19 @@ def test_sources_of_the_dag_file(inline: dict[str, dict[str, Any]]) -> None:
     seen = inline["context_of_a_source"]
     assert seen["state"] == "success"
     assert seen["result"][:3] == [["all", "seen", True, "all", True], "all", "seen"]
+
+
+@pytest.mark.skipif(not has_state_store(), reason="Airflow 3.2 has no task state store")
+def test_many_items_run_in_one_instance_inline(inline: dict[str, dict[str, Any]]) -> None:
+    assert inline["iterated_in_all_ways"]["state"] == "success"
+    result = inline["iterated_in_all_ways"]["result"]
+    assert result["doubled"] == [2 * value for value in range(25) if value != 3]
+    assert result["hops"] == [10 * value for value in range(25)]
+    assert result["products"] == [10 * value + other for value in range(1, 26) for other in (0, 1)]
+
+
+@pytest.mark.skipif(not has_state_store(), reason="Airflow 3.2 has no task state store")
+def test_a_batch_of_a_stream_runs_in_one_instance_inline(inline: dict[str, dict[str, Any]]) -> None:
+    assert inline["iterated_stream"]["state"] == "success"
+    result = inline["iterated_stream"]["result"]
+    assert result["tripled"] == [3 * number for number in range(30) if number % 10 and number != 6]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from deferred_expand.airflow_internals.state_store import has_state_store
 from tests.e2e.cluster import start
 from tests.e2e.repository import DAG_ID
 from tests.e2e.test_shaping import values
@@ -59,3 +62,19 @@ def test_a_source_of_a_git_bundle(airflow: LocalAirflow, tmp_path: Path) -> None
     gates.end()
     assert run.wait() == "success"
     assert run.result() == ["one 0", "one 1"]
+
+
+@pytest.mark.skipif(not has_state_store(), reason="Airflow 3.2 has no task state store")
+def test_an_instance_runs_a_batch_of_a_stream(runs: Runs) -> None:
+    run = runs["iterated_stream"]
+    assert run.wait() == "success"
+    numbers = [number for number in range(30) if number % 10]
+    instances = run.instances("tripled")
+    given = run.result()
+    assert given["tripled"] == [3 * number for number in numbers if number != 6]
+    places = [tuple(place) for place in given["places"]]
+    assert places == sorted(places), "in the order of the stream"
+    assert len({map_index for map_index, _ in places}) == len(instances) - 1
+    assert 27 / 4 <= len(instances) - 1 <= 12, "batches of 4 at most, fewer instances than items"
+    assert instances[1]["rendered_map_index"].endswith("items done")
+    assert run.result("seen") == 27

@@ -28,3 +28,8 @@ def edges(dag: DAG) -> set[str]:
     dag.resolve_template_files()
     read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
     return {f"{task.task_id} > {other}" for task in read.tasks for other in task.downstream_task_ids}
+
+
+def length_from(dag: DAG, task_id: str) -> set[str]:
+    read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    return {parent.task_id for parent in read.get_task(task_id).iter_mapped_dependencies()}

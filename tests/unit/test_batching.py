@@ -136,3 +136,26 @@ async def test_what_is_asked_for_at_once_is_staged_though_another_waits_for_its_
     await asyncio.sleep(3)
     assert (await walk.batches()).counts == (1, 2)
     await walk.close()
+
+
+async def test_a_batch_counts_as_one_where_an_instance_has_all_of_it() -> None:
+    source = PagedNumbers(pages=9, size=3, delay=0.5)
+    walk: Walk = make_walk(source, MemoryStager(), START, batch_size=4, batch_interval=2, by_batch=True)
+    walk.start()
+    committer = Committer(walk, 0.0)
+    await committer.run(START)
+    await walk.close()
+    assert {count for _, counts in committer.commits for count in counts} == {1}
+    assert len(committer.commits) > 3
+
+
+async def test_how_far_a_walk_goes_ahead_is_of_items_also_where_batches_count() -> None:
+    stager = MemoryStager()
+    walk: Walk = make_walk(
+        PagedNumbers(pages=50, size=4), stager, START, batch_size=4, by_batch=True, walk_ahead=12
+    )
+    walk.start()
+    await asyncio.sleep(5)
+    event = await walk.batches()
+    await walk.close()
+    assert event.counts == (1, 1, 1)

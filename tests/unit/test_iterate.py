@@ -18,7 +18,11 @@ from airflow.serialization.serialized_objects import DagSerialization
 from deferred_expand import DefinitionError, SourceRetry, iterate
 from deferred_expand.airflow_internals import state_store
 from deferred_expand.operators import iterate as iterate_module
+from deferred_expand.workers.head import StreamHeadOperator
 from deferred_expand.workers.iterable import IterableOperator
+from tests.e2e import sources
+from tests.e2e.operators import EchoOperator
+from tests.unit.graphs import edges, expand, length_from, stream
 
 pytestmark = pytest.mark.skipif(not state_store.has_state_store(), reason="there is no task state store")
 
@@ -184,3 +188,68 @@ def test_an_operator_of_ones_own_is_iterated(dag: DAG) -> None:
 
     mapped: Any = iterate(Mine.partial(task_id="mine")).over(value=[1, 2])
     assert mapped.output.operator is mapped
+
+
+def is_by_batch(dag: DAG, task_id: str) -> bool:
+    task: Any = dag.get_task(task_id)
+    return bool(task.definition.by_batch)
+
+
+def test_over_a_stream_there_is_a_head_and_an_instance_for_each_batch(dag: DAG) -> None:
+    users = stream()
+    mapped: Any = iterate(EchoOperator.partial(task_id="echo"), concurrency=3).over(value=users.output)
+    assert edges(dag) == {"users > echo"}
+    assert length_from(dag, "echo") == {"users"}, "it grows with the stream"
+    assert users.definition.by_batch
+    assert isinstance(mapped.make_head(), StreamHeadOperator)
+    assert isinstance(mapped.make_instance(), IterableOperator)
+    assert not stream(task_id="other").definition.by_batch
+
+
+def test_over_a_stream_that_others_follow_it_has_one_of_its_own(dag: DAG) -> None:
+    users = stream()
+    expand("echo", users.output)
+    iterate(EchoOperator.partial(task_id="items")).over(value=users.output)
+    assert edges(dag) == {"users > echo", "users > users.items", "users.items > items"}
+    assert not users.definition.by_batch
+    assert is_by_batch(dag, "users.items")
+
+
+def test_over_a_stream_it_makes_way_for_those_that_come_later(dag: DAG) -> None:
+    users = stream()
+    iterate(double).over(value=users.output.filter(sources.is_even))
+    expand("echo", users.output)
+    reads: Any = double.override(task_id="reads")
+    reads(users.output)
+    assert edges(dag) == {
+        "users > echo", "users > users.double", "users.double > double", "users > reads",
+    }  # fmt: skip
+    assert is_by_batch(dag, "users.double")
+    assert users.mapped_task_id == "echo"
+
+
+def test_instances_are_for_lists(dag: DAG) -> None:
+    with pytest.raises(DefinitionError, match=r"task 'double': instances= deals out a list; of a stream"):
+        iterate(double, instances=2).over(value=stream().output)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("max_pending", {"max_pending": 5}),
+        ("max_items", {"max_items": 5}),
+        ("results", {"source": sources.search, "source_kwargs": {}}),
+    ],
+)
+def test_what_counts_instances_is_refused(dag: DAG, name: str, options: dict[str, Any]) -> None:
+    users = stream(**options)
+    iterate(double).over(value=users.output)
+    with pytest.raises(DefinitionError, match=f"task 'users': {name} counts task instances"):
+        users.when_parsed()
+
+
+def test_results_over_a_stream_cannot_be_mapped_over_either(dag: DAG) -> None:
+    results = iterate(double).over(value=stream().output)
+    with pytest.raises(DefinitionError, match="nothing can be mapped over them"):
+        double.override(task_id="again").expand(value=results)
+    double.override(task_id="reads")(results)

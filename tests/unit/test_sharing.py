@@ -6,16 +6,10 @@ from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, task
-from airflow.serialization.serialized_objects import DagSerialization
 
 from tests.e2e import sources
 from tests.e2e.operators import EchoOperator
-from tests.unit.graphs import edges, expand, stream
-
-
-def length_from(dag: DAG, task_id: str) -> set[str]:
-    read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
-    return {parent.task_id for parent in read.get_task(task_id).iter_mapped_dependencies()}
+from tests.unit.graphs import edges, expand, length_from, stream
 
 
 def test_the_only_consumer_needs_no_task_in_between(dag: DAG) -> None:

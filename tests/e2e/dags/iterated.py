@@ -7,14 +7,17 @@ import os
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import DAG, Asset, BaseOperator, BaseSensorOperator, Param, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from deferred_expand import iterate
+from deferred_expand import Page, iterate, stream
 from deferred_expand.airflow_internals.state_store import has_state_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 PARAMS = {"folder": Param("", type="string"), "items": Param(10, type="integer"), "takes": Param(0.2)}
 
@@ -154,7 +157,9 @@ def items_of(kind: str, given: Any, **options: Any) -> Any:
 
 
 @task
-def collect(results: Any) -> list[Any]:
+def collect(results: Any) -> Any:
+    if isinstance(results, dict):
+        return {name: list(values) for name, values in results.items()}
     return list(results)
 
 
@@ -183,6 +188,32 @@ if has_state_store():
             iterate(hangs, concurrency=1, tolerate=1).over(way=["hangs", "is fine"])
         )
 
+    @dag(schedule=None, params={"count": Param(30, type="integer")})
+    def iterated_stream() -> None:
+        @stream(batch_size=4)
+        async def pages(count: str, cursor: int | None = None) -> AsyncIterator[Page]:
+            for first in range(cursor or 0, int(count), 5):
+                await asyncio.sleep(0.2)
+                yield Page(list(range(first, first + 5)), cursor=first + 5)
+
+        @task
+        def tripled(number: int, ti: Any = None) -> int:
+            if number == 6:
+                raise AirflowSkipException("no six")
+            ti.xcom_push("place", [ti.map_index, ti.item_index])
+            return 3 * number
+
+        @task
+        def seen(numbers: Any) -> int:
+            return len(list(numbers))
+
+        given = pages("{{ params.count }}").filter(lambda number: number % 10)
+        items = iterate(tripled, concurrency=2).over(number=given)
+        collect({"tripled": items, "places": items["place"]})
+        seen(given)
+
+    iterated_stream()
+
     @dag(schedule=None)
     def iterated_in_all_ways() -> None:
         @task
@@ -206,10 +237,6 @@ if has_state_store():
         @task
         def summed(a: int, b: int) -> int:
             return a + b
-
-        @task
-        def collect(given: dict[str, Any]) -> dict[str, list[Any]]:
-            return {name: list(values) for name, values in given.items()}
 
         given = some()
         double = iterate(doubled, concurrency=4).over(value=given)
