@@ -62,16 +62,18 @@ class Run:
         return self.airflow.xcom(self.dag_id, self.run_id, task_id)
 
     def walked_once(self, asked: list[int]) -> list[int]:
-        """
-        Pages as they were asked for, in order.
+        """Pages as they were asked for, in order; without those that another triggerer asked for again."""
+        return sorted(set(asked)) if self.changes_triggerers else asked
 
+    @property
+    def changes_triggerers(self) -> bool:
+        """
         Where workers commit and there are two triggerers, each trigger may start on the other one and
-        ask again for what is not committed yet: then without those.
+        ask again for what is not committed yet.
         """
         two = "triggerer 2" in self.airflow.components
         expander = self.airflow.env.get("AIRFLOW__DEFERRED_EXPAND__EXPANDER") != "False"
-        by_workers = not expander or self.dag_id.endswith("_callback")
-        return sorted(set(asked)) if two and by_workers else asked
+        return two and (not expander or self.dag_id.endswith("_callback"))
 
     def log(self, task_id: str, map_index: int = -1, try_number: int = 1) -> str:
         return self.airflow.task_log(self.dag_id, self.run_id, task_id, map_index, try_number)

@@ -146,7 +146,8 @@ def test_a_page_that_does_not_come_in_time_is_asked_for_again(runs: Runs, notes:
     run = runs["hangs_twice"]
     assert run.wait() == "success"
     assert [result["value"] for result in run.result()] == [0, 1, 2]
-    assert (notes / "hangs_twice").read_text() == "asked\n" * 3
+    asked = (notes / "hangs_twice").read_text().count("asked")
+    assert asked == 3 or (run.changes_triggerers and asked == 4)
 
 
 @pytest.mark.parametrize(("dag_id", "items"), [("hangs", 1), ("hangs_between_workers", 0)])
