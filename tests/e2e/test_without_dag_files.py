@@ -8,7 +8,7 @@ import pytest
 
 from deferred_expand.testing.local_airflow import LocalAirflow, wait_until
 from tests.e2e.conftest import make_connections, start_all
-from tests.e2e.runs import CONFIG, ROOT
+from tests.e2e.runs import CONFIG, REFUSED, ROOT
 from tests.paged_api import PagedApi
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ def without() -> Iterator[LocalAirflow]:
     config = {**CONFIG, "deferred_expand.load_dags": "False"}
     folders = [ROOT, ROOT / "tests/e2e/settings"]
     with LocalAirflow(ROOT / "tests/e2e/dags", python_path=folders, config=config) as running:
-        running.refused = {"task_streams.py"}
+        # With sources of their own.
+        running.refused = REFUSED | {
+            "task_streams.py", "iterated.py", "example_task_stream.py", "example_random_search.py",
+        }  # fmt: skip
         yield running
 
 
