@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from deferred_expand.iterating.tolerance import Tolerance
 from deferred_expand.shaping.steps import NamedStep
 from deferred_expand.sources.importing import FunctionName, name_from_json
 from deferred_expand.streams.ref import StreamRef
@@ -38,6 +39,7 @@ class StreamDefinition:
     :param item_steps: maps that are applied where an item is read.
     :param retry: what hiccups may cost; ``None``: they count as any other error.
     :param fail_fast: the DAG's: the first item that fails ends the stream.
+    :param tolerate: items that may fail before that, where the DAG does not fail fast; ``None``: all.
     :param execution_timeout: the unmapped task's, in seconds.
     :param by_batch: an instance of the mapped task has a whole batch, and the stream counts these where
         it otherwise counts items.
@@ -68,6 +70,7 @@ class StreamDefinition:
     page_timeout: float | None = None
     execution_timeout: float | None = None
     by_batch: bool = False
+    tolerate: int | str | None = None
 
     def ref(self, run_id: str) -> StreamRef:
         return StreamRef(self.dag_id, run_id, self.task_id, self.mapped_task_id)
@@ -79,6 +82,13 @@ class StreamDefinition:
     def may_skip(self) -> bool:
         """Whether some of its items may be such as their instances skip, as a ``map`` function says."""
         return bool(self.parents) or any(step.kind == "map" for step in self.steps)
+
+    @property
+    def tolerance(self) -> Tolerance | None:
+        """How many items may fail before the source is asked for no more."""
+        if self.fail_fast:
+            return Tolerance(0)
+        return None if self.tolerate is None else Tolerance.of(self.tolerate)
 
     @property
     def limits(self) -> TimeLimits:

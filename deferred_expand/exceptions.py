@@ -21,7 +21,7 @@ Every error this package raises, in one tree.
     ├── StagingFailed              the XCom backend raised, and ``source_retries`` are used up
     ├── NotInContext               an operator asks for what the triggerer does not know
     ├── CursorNotSerializable      a page's cursor is not JSON
-    ├── ItemFailedFast             an item failed, in a DAG with ``fail_fast``
+    ├── TooManyItemsFailed         more items failed than ``tolerate``, or ``fail_fast``, allows
     ├── ResultsAwaited             in ``dag.test()``, a loop lets its items run first
     └── StreamError                the stream's own records do not fit together
         ├── CannotUnseal           they were sealed with a Fernet key that is not here
@@ -77,8 +77,8 @@ class SourceShrank(SourceError):
     """The source, opened again, ended before the items already committed were passed over."""
 
 
-class ItemFailedFast(DeferredExpandError):
-    """An item of the stream failed, and its DAG is to fail fast: nobody shall try again."""
+class TooManyItemsFailed(DeferredExpandError):
+    """More items of the stream failed than are tolerated: nobody shall try again."""
 
     outcome = "fail"
 

@@ -15,6 +15,7 @@ from deferred_expand.airflow_internals.sdk import (
 )
 from deferred_expand.definition import MATERIALIZE
 from deferred_expand.exceptions import DefinitionError
+from deferred_expand.iterating.tolerance import Tolerance
 from deferred_expand.operators.graph import needs_the_whole
 from deferred_expand.operators.mapped import stream_references
 from deferred_expand.operators.reference import StreamReference
@@ -52,6 +53,11 @@ def check_parameters(stream: StreamTask) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, kind)) or not value >= least:
             raise DefinitionError(f"{stream.where}: {name} is {value!r}; it must be a {must_be}")
+    if definition.tolerate is not None:
+        try:
+            Tolerance.of(definition.tolerate)
+        except ValueError as error:
+            raise DefinitionError(f"{stream.where}: {error}") from error
     if definition.materialize not in MATERIALIZE:
         raise DefinitionError(
             f"{stream.where}: materialize is {definition.materialize!r}; it must be one of {MATERIALIZE}"

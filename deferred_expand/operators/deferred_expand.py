@@ -79,6 +79,8 @@ class DeferredExpandOperator(FollowedOperator):
         are not finished.
     :param rate_limit: items per second.
     :param max_items: at which the stream ends, for a source that never does.
+    :param tolerate: items that may fail before the source is asked for no more: a number, or a share like
+        ``"5%"`` of those that have ended, from 20 on; by default all may. Those that failed stay failed.
     :param page_timeout: seconds, or a ``timedelta``, that the source may take to give anything: a page,
         an item, an operator's next hop. After that it counts as an error of the source. There is no
         limit by default, as a source may wait for events. The ``execution_timeout`` of this task is the
@@ -105,6 +107,7 @@ class DeferredExpandOperator(FollowedOperator):
         max_pending: int | None = None,
         rate_limit: float | None = None,
         max_items: int | None = None,
+        tolerate: int | str | None = None,
         page_timeout: float | timedelta | None = None,
         show: Collection[str] = (),
         **kwargs: Any,
@@ -121,6 +124,7 @@ class DeferredExpandOperator(FollowedOperator):
         self.max_pending = max_pending
         self.rate_limit = rate_limit
         self.max_items = max_items
+        self.tolerate = tolerate
         self.page_timeout = _seconds(page_timeout)
         self.source, self._source = self._find(source)
         self.retry = retry or default_retry(self._source)
@@ -210,6 +214,7 @@ class DeferredExpandOperator(FollowedOperator):
             page_timeout=self.page_timeout,
             execution_timeout=_seconds(self.execution_timeout or None),
             by_batch=self.by_batch,
+            tolerate=self.tolerate,
         )
 
     def function_at(self, step: int | None) -> Callable[..., Any]:

@@ -90,7 +90,11 @@ def _check_what_counts_items(stream: StreamTask, source: Source) -> None:
 def _check_what_needs_instances(stream: StreamTask, source: Source) -> None:
     definition = stream.definition
     takes_results = not isinstance(source, type) and takes(source, "results")
-    for name, wanted in (("max_pending", definition.max_pending), ("results", takes_results)):
+    for name, wanted in (
+        ("max_pending", definition.max_pending),
+        ("tolerate", definition.tolerate is not None),
+        ("results", takes_results),
+    ):
         if wanted and not definition.parents:
             raise DefinitionError(
                 f"{stream.where}: {name} needs a task that is expanded over "

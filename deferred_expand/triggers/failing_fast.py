@@ -1,7 +1,7 @@
 """
-Streams of DAGs with ``fail_fast``: the first item that fails ends them.
+Streams that end when items fail: the first one in DAGs with ``fail_fast``, more than ``tolerate`` in others.
 
-Airflow stops the other tasks of such a run and leaves the instances of the failed task alone
+Airflow stops the other tasks of a run that fails fast and leaves the instances of the failed task alone
 (airflow/models/taskinstance.py, ``_stop_remaining_tasks``), the stream head among them.
 """
 
@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from deferred_expand.airflow_internals.comms import count_task_instances
-from deferred_expand.exceptions import ItemFailedFast
+from deferred_expand.exceptions import TooManyItemsFailed
 from deferred_expand.triggers.calls import call_in_thread
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ITEMS_INTERVAL = 2.0  # seconds
+_ENDED = ("success", "failed", "skipped")
 
 
 def count_failed(ref: StreamRef) -> int:
@@ -30,33 +31,43 @@ def count_failed(ref: StreamRef) -> int:
     return count_task_instances(ref.dag_id, ref.run_id, ref.instances_of, states=["failed"])
 
 
-def require_no_failed_item(definition: StreamDefinition, ref: StreamRef, before: int) -> int:
+def require_few_failed_items(definition: StreamDefinition, ref: StreamRef, before: int) -> int:
     """
     :param before: how many had failed when this try of the head began.
     :return: how many of them still have.
-    :raises ItemFailedFast: another one has failed.
+    :raises TooManyItemsFailed: more than are tolerated have failed since.
     """
-    failed = count_failed(ref)
-    if failed > before:
-        raise ItemFailedFast(
-            f"{failed - before} item(s) of task {ref.mapped_task_id!r} in DAG {definition.dag_id!r}, run "
-            f"{ref.run_id!r}, have failed, and the DAG has fail_fast=True: the source is asked for no more"
+    tolerance, failed = definition.tolerance, count_failed(ref)
+    if tolerance is None or failed <= before:
+        return failed
+    ended = 0
+    if tolerance.items is None:
+        ended = count_task_instances(ref.dag_id, ref.run_id, ref.instances_of, states=_ENDED)
+    if tolerance.is_exceeded(failed - before, ended, None):
+        why = (
+            "and the DAG has fail_fast=True"
+            if definition.fail_fast
+            else f"more than tolerate={definition.tolerate!r} allows"
         )
-    return failed
+        raise TooManyItemsFailed(
+            f"{failed - before} item(s) of task {ref.mapped_task_id!r} in DAG {definition.dag_id!r}, run "
+            f"{ref.run_id!r}, have failed, {why}: the source is asked for no more"
+        )
+    return before
 
 
 async def watch_items(expansion: Expansion) -> None:
     """
-    Look for items that fail, until one does.
+    Look for items that fail, until too many have.
 
-    :raises ItemFailedFast: one has.
+    :raises TooManyItemsFailed: they have.
     """
-    before = expansion.failed_before
+    definition, ref, before = expansion.definition, expansion.ref, expansion.failed_before
     while True:
         await asyncio.sleep(ITEMS_INTERVAL)
         try:
-            before = await call_in_thread(require_no_failed_item, expansion.definition, expansion.ref, before)
-        except ItemFailedFast:
+            before = await call_in_thread(require_few_failed_items, definition, ref, before)
+        except TooManyItemsFailed:
             raise
         except Exception:
-            log.warning("cannot look for failed items of %s", expansion.ref, exc_info=True)
+            log.warning("cannot look for failed items of %s", ref, exc_info=True)

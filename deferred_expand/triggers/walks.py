@@ -141,7 +141,7 @@ class WalkOpener:
 
     def _guard(self) -> Guard | None:
         expansion = self._expansion
-        if not expansion.definition.fail_fast or not expansion.for_head or is_in_process():
+        if expansion.definition.tolerance is None or not expansion.for_head or is_in_process():
             return None
         return partial(watch_items, expansion)
 

@@ -20,10 +20,10 @@ from deferred_expand.airflow_internals.sdk import (
     AirflowSkipException,
 )
 from deferred_expand.committing.store import StreamStore
-from deferred_expand.exceptions import ItemFailedFast, ItemsRemoved, StreamError
+from deferred_expand.exceptions import ItemsRemoved, StreamError, TooManyItemsFailed
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent, Failure
-from deferred_expand.triggers.failing_fast import count_failed, require_no_failed_item
+from deferred_expand.triggers.failing_fast import count_failed, require_few_failed_items
 from deferred_expand.workers.arguments import SourceArguments
 from deferred_expand.workers.opener import error_of
 from deferred_expand.workers.reader import come_back_unless_over
@@ -82,7 +82,7 @@ class StreamHeadOperator(SourceArguments):
         if log.failure is not None and log.failed_try != wait.try_number:
             self.log.info("A new try: the stream goes on after item %d", log.items)
             begun = replace(begun, failure=None, failed_try=None)
-        if self._definition.fail_fast and (log.failed_before or (0, 0))[0] != wait.try_number:
+        if self._definition.tolerance is not None and (log.failed_before or (0, 0))[0] != wait.try_number:
             begun = replace(begun, failed_before=(wait.try_number, count_failed(wait.ref)))
         if begun != log:
             wait.store.write_log(begun)
@@ -131,8 +131,8 @@ class StreamHeadOperator(SourceArguments):
     def _go_on(self, context: Any, wait: StreamWait, log: CommitLog) -> None:
         set_map_index_label(context, log.label)
         if not log.ended and log.failure is None:
-            if self._definition.fail_fast and not is_in_process():
-                self._require_no_failed_item(wait, log)
+            if self._definition.tolerance is not None and not is_in_process():
+                self._require_few_failed_items(wait, log)
             return self._take(context, wait, log, wait.go_on(log))
         self._require_all_instances(wait.ref, log)
         if log.failure is not None:
@@ -141,11 +141,11 @@ class StreamHeadOperator(SourceArguments):
         if not log.items:
             raise AirflowSkipException("The source gave no items")
 
-    def _require_no_failed_item(self, wait: StreamWait, log: CommitLog) -> None:
+    def _require_few_failed_items(self, wait: StreamWait, log: CommitLog) -> None:
         _, before = log.failed_before or (0, 0)
         try:
-            require_no_failed_item(self._definition, wait.ref, before)
-        except ItemFailedFast as error:
+            require_few_failed_items(self._definition, wait.ref, before)
+        except TooManyItemsFailed as error:
             self._end_as(Failure.of(error), log.items)
 
     def _end_as(self, failure: Failure, items: int) -> None:

@@ -20,7 +20,7 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.committing.store import StreamStore
-from deferred_expand.exceptions import ItemFailedFast, SourceFailed, SourceTimedOut, StreamError
+from deferred_expand.exceptions import SourceFailed, SourceTimedOut, StreamError, TooManyItemsFailed
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import BatchEvent, Failure
 from deferred_expand.streams.page import START
@@ -165,6 +165,28 @@ def test_a_failed_item_of_a_dag_that_fails_fast_fails_the_head_once(
         head.execute(airflow.context(map_index=0, try_number=2))
 
 
+@pytest.mark.parametrize(("tolerate", "enough", "too_many"), [(0, 0, 1), (2, 2, 3), ("10%", 2, 3)])
+def test_more_failed_items_than_are_tolerated_fail_the_head(
+    monkeypatch: pytest.MonkeyPatch, tolerate: int | str, enough: int, too_many: int
+) -> None:
+    airflow = MemoryAirflow()
+    airflow.install(monkeypatch)
+    with DAG("dag", schedule=None):
+        definition = replace(make_stream().definition, mapped_task_id="insert", tolerate=tolerate)
+        head = StreamHeadOperator(task_id="head", definition=definition, source_kwargs={"count": 1})
+    StreamStore(definition.ref(RUN_ID)).write_log(CommitLog("s", batches=1, items=25, writer="w"))
+    airflow.tables.instances |= {("users", -1): "success", **{("insert", n): "success" for n in range(1, 26)}}
+    airflow.tables.instances |= {("insert", 24): "up_for_retry", ("insert", 25): "upstream_failed"}
+    for failed in (0, enough):
+        airflow.tables.instances |= {("insert", n): "failed" for n in range(1, 1 + failed)}
+        with pytest.raises(TaskDeferred):
+            head.execute(airflow.context(map_index=0))
+    airflow.tables.instances |= {("insert", n): "failed" for n in range(1, 1 + too_many)}
+    message = rf"{too_many} item\(s\) of task 'insert' in DAG 'dag'.*more than tolerate={tolerate!r} allows"
+    with pytest.raises(AirflowFailException, match=message):
+        head.execute(airflow.context(map_index=0))
+
+
 @pytest.mark.asyncio
 async def test_items_that_fail_are_seen_while_the_source_is_walked(
     monkeypatch: pytest.MonkeyPatch, failing_fast_definition: StreamDefinition
@@ -181,7 +203,7 @@ async def test_items_that_fail_are_seen_while_the_source_is_walked(
         await asyncio.sleep(0.01)
     assert not watching.done()
     airflow.tables.instances["insert", 1] = "failed"
-    with pytest.raises(ItemFailedFast, match="fail_fast"):
+    with pytest.raises(TooManyItemsFailed, match="fail_fast"):
         await watching
 
 

@@ -50,6 +50,7 @@ DEFINITION = StreamDefinition(
     fail_fast=True,
     page_timeout=30.0,
     execution_timeout=600.0,
+    tolerate="5%",
 )
 EVENT = BatchEvent(
     "s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback"), waited=12.5, at=1700000000

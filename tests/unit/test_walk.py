@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deferred_expand.exceptions import ItemFailedFast
+from deferred_expand.exceptions import TooManyItemsFailed
 from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.streams.page import Page
 from deferred_expand.walking.pace import Pace
@@ -323,7 +323,7 @@ async def test_what_its_guard_raises_ends_it_whatever_it_waits_for(waits_for: st
 
     async def guard() -> None:
         await asyncio.sleep(20)
-        raise ItemFailedFast("item 3 failed")
+        raise TooManyItemsFailed("item 3 failed")
 
     stager = MemoryStager()
     walk = Walk(source.open, stager, walk_policy(source, **policy), START, pace, guard)

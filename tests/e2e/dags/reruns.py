@@ -97,6 +97,17 @@ for materialize in ("auto", "callback"):
         told.expand(value=stream.output)
         ToldEchoOperator(task_id="beside", value=None, folder="{{ params.gates }}")
 
+    with DAG(f"tolerates_one_{materialize}", schedule=None, params=GATES):
+        tolerant = DeferredExpandOperator(
+            task_id="stream",
+            source=sources.gated,
+            source_kwargs=KWARGS,
+            batch_interval=0.2,
+            materialize=materialize,
+            tolerate=1,
+        )
+        ToldEchoOperator.partial(task_id="echo", folder="{{ params.gates }}").expand(value=tolerant.output)
+
 with DAG("secretive", schedule=None, params=GATES):
     stream = DeferredExpandOperator(
         task_id="stream",

@@ -344,6 +344,33 @@ def test_a_failed_item_of_a_run_that_fails_fast_ends_the_stream(
     assert run.walked_once(gates.asked) == [0, 1, 2], "it went on after what was committed"
 
 
+@pytest.mark.parametrize("materialize", ["auto", pytest.param("callback", marks=pytest.mark.long)])
+def test_more_failed_items_than_are_tolerated_end_the_stream(
+    cluster: Cluster, tmp_path: Path, materialize: str
+) -> None:
+    run, gates = start(cluster, f"tolerates_one_{materialize}", tmp_path)
+    (tmp_path / "echo 0").write_text("fail")
+    gates.open(1)
+    wait_until("one has failed", lambda: run.states("echo").count("failed") == 1, 60)
+    gates.open(1)
+    wait_for_successes(run, 1)
+    assert not gates.closed, "it is tolerated"
+    (tmp_path / "echo 2").write_text("fail")
+    gates.open(1)
+    if materialize == "callback":  # which looks when it commits
+        wait_until("a second one has failed", lambda: run.states("echo").count("failed") == 2, 60)
+        gates.open(1)
+    wait_until("the source is closed", lambda: bool(gates.closed), 60)
+    assert run.wait() == "failed"
+    assert "2 item(s) of task 'echo'" in (said := run.log("echo", 0))
+    assert "more than tolerate=1 allows" in said
+    (tmp_path / "echo 0").unlink()
+    (tmp_path / "echo 2").unlink()
+    run.clear("echo", only_failed=True)
+    gates.end()
+    assert run.wait() == "success"
+
+
 def test_a_run_that_fails_fast_for_another_task_is_not_well_before_its_stream_is_whole(
     cluster: Cluster, tmp_path: Path
 ) -> None:
