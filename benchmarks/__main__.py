@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from rich.console import Console
 
-from benchmarks import first_item, large_pages, many_instances, open_streams, walk_only
+from benchmarks import first_item, large_pages, many_instances, many_items, open_streams, walk_only
 from benchmarks.report import draw, print_tables
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ PARTS: dict[str, Callable[[int], Any]] = {
     "large_pages": lambda rounds: large_pages.run(),
     "triggerer": lambda rounds: open_streams.run(10),
     "busy triggerer": lambda rounds: open_streams.run(1),
+    "many items": lambda rounds: many_items.run(),
 }
 
 

@@ -93,6 +93,24 @@ def walk_table(result: Measured) -> Table:
     return table
 
 
+def many_items_table(result: Measured) -> Table:
+    table = Table(title="17,000 tiny files; 2,000 deferrable items of two hops of a second")
+    for column in ("", "items", "seconds", "items a second", "processor ms an item", "worker, MB"):
+        table.add_column(column, justify="left" if not column else "right")
+    for part, variants in result.items():
+        for name, one in variants.items() if isinstance(variants, dict) else ():
+            items = one.get("items", 0)
+            table.add_row(
+                f"{part}: {name}",
+                f"{items:,}",
+                f"{one['seconds']:.1f}",
+                f"{items / one['seconds']:,.0f}",
+                f"{1000 * one['cpu'] / items:.2f}" if "cpu" in one else "",
+                f"{one.get('worker_mb', 0):.0f}",
+            )
+    return table
+
+
 def print_tables(console: Console, results: Measured) -> None:
     if "first_item" in results:
         result = results["first_item"]
@@ -111,8 +129,11 @@ def print_tables(console: Console, results: Measured) -> None:
     if "walk" in results:
         console.print(walk_table(results["walk"]))
         console.print("memory of a million items, MB:", results["walk"]["memory"])
-    if "triggerer" in results:
-        console.print("300 open streams in one triggerer:", results["triggerer"])
+    for name in ("triggerer", "busy triggerer"):
+        if name in results:
+            console.print("300 open streams in one triggerer:", results[name])
+    if "many items" in results:
+        console.print(many_items_table(results["many items"]))
 
 
 def draw(results: Measured, picture: Path) -> None:
