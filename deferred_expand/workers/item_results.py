@@ -15,6 +15,8 @@ from deferred_expand.committing.codec import decode_item
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from deferred_expand.iterating.spool import Row
+
 RESULTS_KEY = "deferred_expand.results"
 RETURNED = "return_value"
 RESULTS_PER_XCOM = 500
@@ -50,6 +52,23 @@ class Publisher:
         XCom.set(key=_key_of(self._key, len(self._counts)), value=self._chunk, **self._where)
         self._counts.append(len(self._chunk))
         self._chunk, self._size = [], 0
+
+
+def publish(rows: Iterable[Row], where: dict[str, Any]) -> None:
+    """
+    Write down what items have returned and pushed. It blocks.
+
+    :param rows: of those that are done, in their order.
+    :param where: the task instance.
+    """
+    publishers = {RETURNED: Publisher(RETURNED, where)}
+    for row in rows:
+        texts = {RETURNED: row.text, **(row.beside or {}).get("xcoms", {})}
+        for key, text in texts.items():
+            if text is not None:
+                publishers.setdefault(key, Publisher(key, where)).add(row.index, text)
+    for publisher in publishers.values():
+        publisher.close()
 
 
 def _key_of(key: str, number: int | None = None) -> str:

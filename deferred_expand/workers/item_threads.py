@@ -7,6 +7,7 @@ import ctypes
 import logging
 import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -133,3 +134,19 @@ async def _wait_for(interrupted: _Call) -> None:
         log.warning("A call blocks, and does not see that its time is over; it is left behind")
     elif not interrupted.future.cancelled():
         interrupted.future.exception()
+
+
+class OneAtATime:
+    """
+    The same in ``dag.test()``: the loop waits for each call, as the supervisor is in this process and
+    answers one thread alone.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+
+    async def run(self, call: Callable[..., R], /, *arguments: Any) -> R:
+        return self._thread.submit(copy_context().run, call, *arguments).result()
+
+    def close(self) -> None:
+        self._thread.shutdown()

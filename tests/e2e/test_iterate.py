@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from deferred_expand.airflow_internals.state_store import has_state_store
 from deferred_expand.testing.local_airflow import wait_until
 from tests.e2e.runs import Run
+from tests.e2e.told import Told, start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,46 +23,6 @@ pytestmark = [
     pytest.mark.parametrize("airflow", ["expander"], indirect=True),
     pytest.mark.skipif(not has_state_store(), reason="Airflow 3.2 has no task state store"),
 ]
-
-Notes = dict[str, dict[int, list[float]]]
-
-
-class Told:
-    """What items do, and have done."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def tell(self, what: str, index: int) -> None:
-        (self._folder / f"{what} {index}").touch()
-
-    def take_back(self, what: str, index: int) -> None:
-        (self._folder / f"{what} {index}").unlink()
-
-    def notes(self) -> Notes:
-        """When something happened to an item, each time."""
-        found: Notes = defaultdict(lambda: defaultdict(list))
-        for what, index, at, _ in self._lines():
-            found[what][int(index)].append(float(at))
-        return found
-
-    def ended(self) -> dict[int, int]:
-        """How often each item has."""
-        return {index: len(times) for index, times in sorted(self.notes()["end"].items())}
-
-    def process(self) -> int:
-        """In which an item ran last."""
-        return int(self._lines()[-1][3])
-
-    def _lines(self) -> list[list[str]]:
-        path = self._folder / "notes"
-        return [line.rsplit(" ", 3) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def start(airflow: LocalAirflow, dag_id: str, folder: Path, **conf: Any) -> tuple[Run, Told]:
-    airflow.wait_for_dag(dag_id)
-    run_id = airflow.trigger(dag_id, {"folder": str(folder), **conf})
-    return Run(airflow, dag_id, run_id), Told(folder)
 
 
 def state_store(run: Run, key: str, method: str = "GET", **body: Any) -> Any:
