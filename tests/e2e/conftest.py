@@ -127,6 +127,7 @@ def runs(airflow: LocalAirflow, api: PagedApi, notes: Path) -> dict[str, Run]:
         "in_the_dag_file": {},
         "context_of_a_source": {"who": "all"},
         "crashes_in_its_process": {},
+        "with_conditions": {},
         "results_in_the_dag_file": {},
         "lambda_of_an_importable_source": {},
     }

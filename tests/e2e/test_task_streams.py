@@ -35,6 +35,14 @@ def test_a_source_has_the_context_of_its_task(runs: Runs) -> None:
     assert "printed by the source" in run.log("seen")
 
 
+def test_conditions_are_the_unmapped_tasks(runs: Runs) -> None:
+    run = runs["with_conditions"]
+    assert run.wait() == "success"
+    assert run.states("echo_one") == ["success", "success"]
+    assert run.states("other") == ["skipped"]
+    assert run.states("echo_other") == ["skipped"]
+
+
 def test_a_crash_of_the_process_is_the_heads_error(runs: Runs) -> None:
     run = runs["crashes_in_its_process"]
     assert run.wait() == "failed"

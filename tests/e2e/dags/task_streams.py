@@ -88,3 +88,22 @@ with DAG("lambda_of_an_importable_source", schedule=None):
         task_id="numbers", source="tests.e2e.sources:numbers", source_kwargs={"count": 4}
     )
     collect(echo(numbers.output.map(lambda number: stream_helpers.shout(f"n{number}"))).output)
+
+
+@dag(schedule=None, params={"wanted": "one"})
+def with_conditions() -> None:
+    @task.run_if(lambda context: context["params"]["wanted"] == "one")
+    @task.stream
+    def one() -> Iterator[int]:
+        yield 1
+
+    @task.skip_if(lambda context: context["params"]["wanted"] == "one")
+    @task.stream
+    def other() -> Iterator[int]:
+        yield 2
+
+    EchoOperator.partial(task_id="echo_one").expand(value=one())
+    EchoOperator.partial(task_id="echo_other").expand(value=other())
+
+
+with_conditions()
