@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib import import_module
 from typing import Any
 
 from deferred_expand import settings
@@ -12,6 +13,8 @@ from deferred_expand.airflow_internals.plugins import load_plugins
 from deferred_expand.committing.board import CommitBoard, install_board
 
 log = logging.getLogger(__name__)
+
+TRIGGER = "deferred_expand.triggers.streaming"
 
 
 class ExpanderListener:
@@ -24,7 +27,8 @@ class ExpanderListener:
     starts right after it, in the parent only.
 
     Right before that fork it has the plugins loaded, too: the runner has them then, whole, and imports
-    no source while they are loaded.
+    no source while they are loaded. So are this package's triggers, which the first stream does not wait
+    for then.
 
     Nothing is raised, as nobody would see it: what fails in a fork's hooks is not logged.
     """
@@ -49,8 +53,9 @@ class ExpanderListener:
         self._job = None
         try:
             load_plugins()
+            import_module(TRIGGER)
         except Exception:
-            log.exception("The plugins cannot be loaded before the trigger runner starts")
+            log.exception("The plugins and triggers cannot be loaded before the trigger runner starts")
         try:
             self._made = self._expander_for(number)
         except Exception:

@@ -19,7 +19,7 @@ from deferred_expand.provider_info import get_provider_info
 from deferred_expand.settings_reference import OPTIONS
 
 PACKAGE = Path(deferred_expand.__file__).parent
-PURE = ["exceptions", *(f"{folder}.{path.stem}" for folder in ("streams", "walking")
+PURE = ["exceptions", *(f"{folder}.{path.stem}" for folder in ("iterating", "streams", "walking")
                         for path in (PACKAGE / folder).glob("[a-z]*.py"))]  # fmt: skip
 
 
