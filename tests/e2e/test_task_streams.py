@@ -26,13 +26,14 @@ def test_a_source_within_a_function_with_a_lambda_and_a_module_beside(runs: Runs
     assert run.result() == [1, -1, 2, -2, 4, -4, 5, -5]
 
 
-def test_a_source_has_the_context_of_its_task(runs: Runs) -> None:
+def test_a_source_has_the_context_of_its_task(airflow: LocalAirflow, runs: Runs) -> None:
     run = runs["context_of_a_source"]
     assert run.wait() == "success"
     assert run.result() == [
         ["all", "seen", True, "all", True], "all", "seen", "blue", "blue", "a", "manual",
     ]  # fmt: skip
-    assert "printed by the source" in run.log("seen")
+    if airflow.env["AIRFLOW__DEFERRED_EXPAND__EXPANDER"] == "True":  # else the next trigger's log replaces it
+        assert "printed by the source" in run.log("seen")
 
 
 def test_conditions_are_the_unmapped_tasks(runs: Runs) -> None:

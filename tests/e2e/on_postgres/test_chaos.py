@@ -26,7 +26,7 @@ def deployment(cluster: Cluster) -> Deployment:
     return Deployment(cluster)
 
 
-@pytest.mark.parametrize("committer", SELECTION)
+@pytest.mark.parametrize("committer", ["triggerer", pytest.param("callback", marks=pytest.mark.long)])
 def test_nothing_is_lost_or_repeated(deployment: Deployment, tmp_path: Path, committer: str) -> None:
     outcome = ChaoticRun(deployment, committer, tmp_path, seed=7, items=18).go(SELECTION[committer])
     assert not outcome.complaints

@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 
 from deferred_expand.testing.local_airflow import wait_until
 from tests.e2e.cluster import start, triggerer_of, wait_for_successes
@@ -33,6 +34,7 @@ def start_in(cluster: Cluster, folder: Path) -> tuple[Run, Gates]:
     return start(cluster, DAG_ID, folder)
 
 
+@pytest.mark.long
 def test_two_versions_of_a_bundle_are_walked_at_once_and_keep_to_theirs_whatever_dies(
     cluster: Cluster, repository: Repository, tmp_path: Path
 ) -> None:

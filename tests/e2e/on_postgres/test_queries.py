@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 
 from tests.e2e.runs import Run
 
@@ -31,6 +32,7 @@ def make_people(cluster: Cluster) -> None:
     cluster.api("POST", "/connections", json={"connection_id": "people", "schema": "people", **fields})
 
 
+@pytest.mark.long
 def test_each_query_gives_what_the_operator_gives_natively(cluster: Cluster) -> None:
     make_people(cluster)
     cluster.wait_for_dag("queries")

@@ -86,7 +86,7 @@ def test_clear_the_unmapped_task_alone_then_an_item(as_many: Run, count: Path) -
     assert as_many.airflow.xcom("as_many", as_many.run_id, "echo", 2)["value"] == 1
 
 
-@pytest.mark.parametrize("items", [6, 2, 0, 5])
+@pytest.mark.parametrize("items", [6, *(pytest.param(fewer, marks=pytest.mark.long) for fewer in (2, 0)), 5])
 def test_clear_with_downstream_when_the_new_stream_has_another_length(
     as_many: Run, count: Path, items: int
 ) -> None:
@@ -102,6 +102,7 @@ def test_clear_with_downstream_when_the_new_stream_has_another_length(
         assert as_many.result() == list(range(items))
 
 
+@pytest.mark.long
 def test_an_item_whose_batch_is_gone_says_what_to_do(cluster: Cluster, as_many: Run, count: Path) -> None:
     count.write_text("-")  # the source breaks before its first item
     as_many.clear("stream")
@@ -244,6 +245,7 @@ def test_a_pool_that_counts_deferred_tasks_holds_the_items_until_the_stream_ends
     assert run.states("echo") == ["success"] * 3
 
 
+@pytest.mark.long
 def test_what_the_heads_of_several_runs_keep_from_running_is_on_their_labels(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -371,6 +373,7 @@ def test_more_failed_items_than_are_tolerated_end_the_stream(
     assert run.wait() == "success"
 
 
+@pytest.mark.long
 def test_a_run_that_fails_fast_for_another_task_is_not_well_before_its_stream_is_whole(
     cluster: Cluster, tmp_path: Path
 ) -> None:

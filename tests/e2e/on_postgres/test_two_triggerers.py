@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tests.e2e.cluster import Cluster
 
 
+@pytest.mark.long
 def test_many_streams_share_two_triggerers(
     cluster: LocalAirflow, statsd: StatsdListener, tmp_path: Path
 ) -> None:
