@@ -41,11 +41,18 @@ async def pages(
         yield Page(page_of(number, int(items), int(item_bytes)), cursor=number + 1)
 
 
-async def slow_pages(seconds: str, cursor: int | None = None) -> AsyncIterator[Page]:
-    """A page of one item every so many seconds, forever."""
+async def slow_pages(seconds: str, gate: str, cursor: int | None = None) -> AsyncIterator[Page]:
+    """
+    A page of one item at once, and then one every so many seconds, forever.
+
+    :param gate: a file, before which there is no second page.
+    """
     number = cursor or 0
     while True:
-        await asyncio.sleep(float(seconds) * random.uniform(0.5, 1.5))
+        if number:
+            while not Path(gate).exists():  # noqa: ASYNC110, ASYNC240  # another process makes it
+                await asyncio.sleep(random.uniform(1, 3))
+            await asyncio.sleep(float(seconds) * random.uniform(0.5, 1.5))
         number += 1
         yield Page([number], cursor=number)
 

@@ -39,7 +39,7 @@ class Checkpoints:
         progress: Callable[[], dict[str, Any]],
         between: Callable[[], Awaitable[None]],
     ) -> None:
-        self._ledger, self._write, self._interval = ledger, write, interval
+        self._ledger, self._write, self.interval = ledger, write, interval
         self._progress, self._between = progress, between
         self._passed, self._stop = asyncio.Event(), asyncio.Event()
         self._oldest: float | None = None  # when the first item ended that is not written
@@ -49,23 +49,26 @@ class Checkpoints:
     def holds(self) -> bool:
         """No item may begin: one that has ended is unwritten for too long."""
         late = 0.0 if self._oldest is None else _now() - self._oldest
-        return self._interval > 0 and late > self._interval
+        return self.interval > 0 and late > self.interval
 
     async def pass_one(self) -> None:
         """Until there was a checkpoint, or an attempt at one."""
         await self._passed.wait()
 
-    async def note(self, row: int) -> None:
-        """An item has ended; with an interval of 0 this returns when its row is written."""
+    def mark(self) -> None:
+        """There is something to be written."""
         if self._oldest is None:
             self._oldest = _now()
-        while not self._interval and self._ledger.written < row:
+
+    async def note(self, row: int) -> None:
+        """With an interval of 0 this returns when the row is written."""
+        while not self.interval and self._ledger.written < row:
             await self.pass_one()
 
     async def run(self) -> None:
         """Write, until :meth:`stop`; what is unwritten then is the caller's to write."""
         stopped = asyncio.ensure_future(self._stop.wait())
-        pause = max(self._interval / 2, SHORTEST_PAUSE)
+        pause = max(self.interval / 2, SHORTEST_PAUSE)
         try:
             while not self._stop.is_set():
                 await asyncio.wait({stopped}, timeout=pause)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.iterating.ledger import FAILED
+from deferred_expand.iterating.places import Item, Place
 from deferred_expand.iterating.spool import Row
 from deferred_expand.walking.retry import is_transient
 from deferred_expand.walking.tasks import end
@@ -17,21 +18,10 @@ if TYPE_CHECKING:
     from deferred_expand.iterating.checkpoints import Checkpoints
     from deferred_expand.iterating.ledger import Ledger
     from deferred_expand.iterating.limits import Limits
+    from deferred_expand.iterating.places import HandOver
     from deferred_expand.walking.retry import SourceRetry
 
 FAILURES_KEPT = 100  # whose errors are told; of the others how many there are
-
-
-@dataclass(frozen=True)
-class Item:
-    """
-    :param digest: of what it is given; empty where that has no stable form.
-    :param given: for whoever runs it.
-    """
-
-    index: int
-    digest: str
-    given: Any
 
 
 @dataclass(frozen=True)
@@ -62,6 +52,8 @@ class Tally:
     :param for_good: of those that failed, whom no retry runs again.
     :param failures: errors, by index.
     :param ended_early: why no more items were taken.
+    :param waiting: by index, with what the items that only wait go on, if another process shall wait
+        in their stead.
     """
 
     total: int | None
@@ -71,6 +63,7 @@ class Tally:
     for_good: int = 0
     failures: dict[int, str] = field(default_factory=dict)
     ended_early: str | None = None
+    waiting: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def ended(self) -> int:
@@ -96,20 +89,22 @@ class Engine:
 
     :param run_item: raises nothing; it may be cancelled.
     :param retry: of an item, within this try.
+    :param hand_over: ``None``: who waits is waited for here.
     """
 
     def __init__(
         self,
-        run_item: Callable[[Item], Awaitable[Ended]],
+        run_item: Callable[[Item, Place], Awaitable[Ended]],
         ledger: Ledger,
         limits: Limits,
         total: int | None,
         retry: SourceRetry | None = None,
+        hand_over: HandOver | None = None,
     ) -> None:
         self.limits = limits
         self.tally = Tally(total)
-        self._run_item, self._ledger, self._retry = run_item, ledger, retry
-        self._running: set[asyncio.Task[None]] = set()
+        self._run_item, self._ledger, self._retry, self._hand_over = run_item, ledger, retry, hand_over
+        self._running: dict[asyncio.Task[None], Place] = {}
         self._changed = asyncio.Event()
 
     def change(self, limits: Limits) -> None:
@@ -122,35 +117,40 @@ class Engine:
         """
         Take no more items.
 
-        :param now: those that run are cancelled.
+        :param now: those that run are cancelled, and who runs them again begins.
         """
         self.tally.ended_early = self.tally.ended_early or reason
         if now:
-            for task in self._running:
+            for task, place in self._running.items():
+                place.forget()
                 task.cancel()
         self._changed.set()
 
     async def run(self, items: AsyncIterator[Item], checkpoints: Checkpoints) -> Tally:
-        """To the end of all items, of those that run at least. Their rows may be unwritten then."""
+        """
+        To the end of all items, of those that run at least, or until nothing is left but to wait.
+
+        What has ended, and who waits, may be unwritten then.
+        """
         try:
             async for item in items:
                 row = self._ledger.find(item.index, item.digest)
                 if row is not None:
-                    self.tally.count(item.index, row.outcome, row.text, for_good=True)
+                    for_good = "try" not in (row.beside or {})
+                    self.tally.count(item.index, row.outcome, row.text, for_good=for_good)
+                    self._see_whether_too_many_failed()
                 elif await self._has_place(checkpoints):
-                    task = asyncio.create_task(self._run(item, checkpoints), name=f"item {item.index}")
-                    self._running.add(task)
-                    task.add_done_callback(self._leave)
-                if self.tally.ended_early:
+                    self._start(item, checkpoints)
+                if self.tally.ended_early or self.tally.waiting:
                     break
-            while self._running:
+            while self._running and not self.tally.waiting:
                 await self._wait()
         finally:
             await end(*self._running)
         return self.tally
 
     async def _has_place(self, checkpoints: Checkpoints) -> bool:
-        while not self.tally.ended_early:
+        while not self.tally.ended_early and not self.tally.waiting:
             if self.limits.stop:
                 self.end_early("a person has stopped it")
             elif checkpoints.holds:
@@ -162,20 +162,42 @@ class Engine:
         return False
 
     async def _wait(self) -> None:
+        """Until something has changed; or until all have only waited for so long that another shall."""
         self._changed.clear()
-        await self._changed.wait()
+        only_wait = all(place.only_waits for place in self._running.values())
+        after = self._hand_over.after if self._hand_over is not None and only_wait else None
+        try:
+            await asyncio.wait_for(self._changed.wait(), after)
+        except asyncio.TimeoutError:
+            self._hand_over_all()
+
+    def _hand_over_all(self) -> None:
+        places = self._running.values()
+        if self._hand_over is None or not all(place.only_waits for place in places):
+            return
+        if self._hand_over.takes(places):
+            for place in places:
+                place.note()
+            self.tally.waiting = {place.item.index: place.kept or {} for place in places}
+
+    def _start(self, item: Item, checkpoints: Checkpoints) -> None:
+        item = replace(item, kept=self._ledger.kept(item.index, item.digest))
+        place = Place(item, self._ledger, checkpoints, self._changed, checkpoints.interval)
+        task = asyncio.create_task(self._run(place, checkpoints), name=f"item {item.index}")
+        self._running[task] = place
+        task.add_done_callback(self._leave)
 
     def _leave(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task).go_on()
         if not task.cancelled() and (error := task.exception()) is not None:
             self.end_early(f"{task.get_name()} could not be told the end of: {error!r}", now=True)
         self._changed.set()
 
-    async def _run(self, item: Item, checkpoints: Checkpoints) -> None:
-        ended = await self._try(item)
-        if ended.outcome != FAILED or ended.for_good:
-            row = Row(item.index, item.digest, ended.outcome, ended.text, ended.beside)
-            await checkpoints.note(self._ledger.add(row))
+    async def _run(self, place: Place, checkpoints: Checkpoints) -> None:
+        ended, item = await self._try(place), place.item
+        row = Row(item.index, item.digest, ended.outcome, ended.text, ended.beside)
+        checkpoints.mark()
+        await checkpoints.note(self._ledger.add(row, for_now=not ended.for_good))
         self.tally.count(item.index, ended.outcome, ended.text, for_good=ended.for_good)
         self._see_whether_too_many_failed()
 
@@ -184,10 +206,12 @@ class Engine:
         if tally.failed and self.limits.tolerance.is_exceeded(tally.failed, tally.ended, tally.total):
             self.end_early(f"more items failed than tolerate={self.limits.tolerate!r} allows")
 
-    async def _try(self, item: Item) -> Ended:
-        attempt = 1
+    async def _try(self, place: Place) -> Ended:
+        item, attempt = place.item, 1
         while True:
-            ended = await self._run_item(item)
+            ended = await self._run_item(item, place)
+            if ended.outcome == FAILED:
+                place.forget()
             error, retry = ended.error, self._retry
             if error is None or ended.for_good or retry is None or not is_transient(error):
                 return ended
@@ -196,3 +220,4 @@ class Engine:
                 return ended
             await asyncio.sleep(delay)
             attempt += 1
+            item = replace(item, kept=None)

@@ -21,7 +21,8 @@ LEDGER_KEY = "deferred_expand.items"
 FORGET_KEY = "deferred_expand.forget"
 FAILURES_KEY = "deferred_expand.failures"
 CHUNK_BYTES = 60_000  # Airflow warns above 65,535 (``[state_store] max_value_storage_bytes``)
-DONE, SKIPPED, FAILED, FORGOTTEN = "done", "skipped", "failed", "forgotten"
+DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+WAITING, FORGOTTEN = "waiting", "forgotten"
 
 
 class Records(Protocol):
@@ -55,11 +56,20 @@ class Ledger:
     Of one task instance. Methods that block say so; no two of those may run at once.
 
     :param clear: what all tries of one clear have in common, and no other's.
+    :param try_number: whose failures are no other try's.
     :ivar is_complete: the items have ended in this clear as their author wants it.
     """
 
-    def __init__(self, records: Records, spool: Spool, clear: int, *, chunk_bytes: int = CHUNK_BYTES) -> None:
-        self._records, self._spool, self._clear = records, spool, clear
+    def __init__(
+        self,
+        records: Records,
+        spool: Spool,
+        clear: int,
+        try_number: int,
+        *,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
+        self._records, self._spool, self._clear, self._try = records, spool, clear, try_number
         self._chunk_bytes = chunk_bytes
         self._generation, self._chunk, self._size = 1, 0, 0
         self._unwritten: dict[int, list[list[Any]]] = {0: []}  # the open chunk, and full ones to be written
@@ -125,20 +135,51 @@ class Ledger:
         :param digest: of what it is given now; if that has changed, it has not ended.
         """
         row = self._spool.get(index)
-        if row is None or row.outcome == FORGOTTEN:
+        if row is None or row.outcome in (WAITING, FORGOTTEN):
             return None
-        has_failed_before = row.outcome == FAILED and (row.beside or {}).get("clear") != self._clear
-        if row.digest != digest or has_failed_before:
+        if row.digest != digest or (row.outcome == FAILED and not self._has_failed_now(row)):
             self._spool.put(Row(index, "", FORGOTTEN))
             return None
         return row
 
+    def _has_failed_now(self, row: Row) -> bool:
+        """For good, of this clear; or in this very try, which has come back to go on."""
+        beside = row.beside or {}
+        return beside.get("clear") == self._clear and beside.get("try", self._try) == self._try
+
+    def kept(self, index: int, digest: str) -> dict[str, Any] | None:
+        """With what an item goes on, if an earlier try of this clear has left it waiting."""
+        row = self._spool.get(index)
+        if row is None or row.outcome != WAITING or row.digest != digest:
+            return None
+        kept = dict(row.beside or {})
+        return kept if kept.pop("clear") == self._clear else None
+
+    def tell(self, index: int, more: dict[str, Any], *, write: bool) -> None:
+        """
+        What an item goes on with that was left waiting.
+
+        :param write: ``False``: only this process knows it.
+        """
+        row = self._spool.get(index)
+        if row is None or row.outcome != WAITING:
+            return
+        row = replace(row, beside={**(row.beside or {}), **more})
+        if write:
+            self.add(row)
+        else:
+            self._spool.put(row)
+
     # -- what this one writes ----------------------------------------------------------------------
 
-    def add(self, row: Row) -> int:
-        """:return: how many rows must be written for this one to be."""
-        if row.outcome == FAILED:
-            row = replace(row, beside={**(row.beside or {}), "clear": self._clear})
+    def add(self, row: Row, *, for_now: bool = False) -> int:
+        """
+        :param for_now: it has failed, and another try may run it.
+        :return: how many rows must be written for this one to be.
+        """
+        if row.outcome in (FAILED, WAITING):
+            until = {"clear": self._clear, **({"try": self._try} if for_now else {})}
+            row = replace(row, beside={**(row.beside or {}), **until})
         self._spool.put(row)
         written = row.to_json()
         size = len(json.dumps(written)) + 2

@@ -18,9 +18,10 @@ class Row:
     How an item ended, as it is written down.
 
     :param digest: of what the item was given; empty where that has no stable form.
-    :param outcome: ``"done"``, ``"skipped"``, ``"failed"`` (for good), or ``"forgotten"``.
+    :param outcome: ``"done"``, ``"skipped"``, ``"failed"`` (for good); ``"waiting"`` or ``"forgotten"``,
+        where it has not ended.
     :param text: its result, why it was skipped, or its error.
-    :param beside: what else it left behind.
+    :param beside: what else it left behind, or with what it goes on.
     """
 
     index: int

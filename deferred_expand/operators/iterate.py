@@ -58,6 +58,8 @@ class iterate:
     :param checkpoint: seconds; what has ended for longer is never run again by a retry. With 0 an item
         counts as running until its end is written down.
     :param instance_timeout: how long a try of an instance may take.
+    :param limits_interval: seconds, at most, after which an instance that is deferred, as all its items
+        wait in deferrals of theirs, obeys limits that a person has changed.
     :raises DefinitionError: naming the DAG, the task and the remedy.
     """
 
@@ -71,6 +73,7 @@ class iterate:
         retry: SourceRetry | None = None,
         checkpoint: float = 1.0,
         instance_timeout: timedelta | None = None,
+        limits_interval: float = 300.0,
     ) -> None:
         self._what = what
         if not is_mappable_task(what):
@@ -79,7 +82,7 @@ class iterate:
                 f".partial(), not {what!r}"
             )
         self._options = IterateOptions(
-            concurrency, instances, tolerate, retry, checkpoint, instance_timeout=instance_timeout
+            concurrency, instances, tolerate, retry, checkpoint, instance_timeout, limits_interval
         )
         try:
             self._options.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
     from deferred_expand.airflow_internals.sdk import AbstractOperator
     from deferred_expand.workers.iterate_options import IterateOptions
+
+# Until Airflow's own signal, which also ends what blocks the items' loop, which ends itself by then.
+BLOCKED_FOR = timedelta(seconds=10)
 
 # What is the instance's, and not each item's.
 _INSTANCE_ARGUMENTS = (
@@ -76,7 +80,7 @@ class _Iterated(ReplacedMapping):
             mapped=mapped,
             over=items_of_instances(mapped),
             options=options,
-            execution_timeout=options.instance_timeout,
+            execution_timeout=options.instance_timeout and options.instance_timeout + BLOCKED_FOR,
         )
 
     def instances(self, run_id: str) -> tuple[Sequence[int], bool]:

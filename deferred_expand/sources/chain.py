@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from deferred_expand.airflow_internals.sdk import (
@@ -69,6 +70,10 @@ class Hop:
             raise ValueError(f"this release cannot go on with a chain of version {cursor.get('version')}")
         state = read(cursor["hop"])
         return cls(**{**state, "trigger": tuple(state["trigger"])})
+
+    def until(self, moment: float | None) -> Hop:
+        """The same, with what is left of its time-out; the moment is in seconds since the epoch."""
+        return replace(self, timeout=None if moment is None else max(0.0, moment - time.time()))
 
     def find_trigger(self) -> type[BaseTrigger]:
         """Import its class, which may take a while."""

@@ -124,13 +124,27 @@ async def walk_reader(
                     yield Page(items, cursor={"version": HOP_VERSION, "read": read})
 
 
-async def step(chain: Chain, hop: Hop | None, thread: Runs, outer: BaseTrigger | None) -> HopResult:
-    """From one deferral of an operator to the next, or to its end; ``None``: from its beginning."""
+async def step(
+    chain: Chain,
+    hop: Hop | None,
+    thread: Runs,
+    outer: BaseTrigger | None,
+    outcome: dict[str, Any] | None = None,
+) -> HopResult:
+    """
+    From one deferral of an operator to the next, or to its end; ``None``: from its beginning.
+
+    :param outcome: of the hop, if another process has waited for it; see :func:`hop_outcome`.
+    """
     while True:
         try:
             if hop is None:
                 return await thread.run(chain.begin)
-            event = await hop_event(chain, hop, thread, outer)
+            told, outcome = outcome, None
+            if told is None:
+                event = await hop_event(chain, hop, thread, outer)
+            else:
+                event = await event_of(told, chain, thread)
             return await thread.run(chain.resume, hop, event)
         except ChainOver as over:
             return HopResult(chain.end(over), None)
@@ -166,6 +180,46 @@ async def hop_event(chain: Chain, hop: Hop, thread: Runs, outer: BaseTrigger | N
         if failure is not None and is_transient(failure):
             raise failure
         return event.payload
+
+
+async def hop_outcome(hop: Hop, outer: BaseTrigger) -> dict[str, Any] | None:
+    """
+    How a hop has ended, for another process, which goes on with it.
+
+    :return: ``None``: by a transient error; it is to be asked again there.
+    """
+    try:
+        return {"event": (await first_event(hop.make_trigger(), hop.timeout, outer)).payload}
+    except ChainOver as over:
+        return {"over": over.value}
+    except HopTimedOut:
+        return {"failed": [TRIGGER_TIMEOUT, None]}
+    except SourceSkipped as skipped:
+        return {"skipped": str(skipped)}
+    except SourceFailed as failed:
+        return {"ended": str(failed)}
+    except Exception as error:
+        if is_transient(error):
+            log.warning("A trigger raised %r; it is run again", error)
+            return None
+        return {"failed": [TRIGGER_FAILURE, traceback.format_exception(error)]}
+
+
+async def event_of(outcome: dict[str, Any], chain: Chain, thread: Runs) -> Any:
+    """
+    The payload of the event, where there was one.
+
+    :raises Exception: as :func:`hop_event` does.
+    """
+    if "over" in outcome:
+        raise ChainOver(outcome["over"])
+    if "skipped" in outcome:
+        raise SourceSkipped(outcome["skipped"])
+    if "ended" in outcome:
+        raise SourceFailed(outcome["ended"])
+    if "failed" in outcome:
+        await thread.run(chain.fail, *outcome["failed"])
+    return outcome["event"]
 
 
 async def first_event(trigger: BaseTrigger, timeout: float | None, outer: BaseTrigger | None) -> TriggerEvent:

@@ -6,8 +6,9 @@ import asyncio
 import json
 import logging
 import threading
+import time
 import traceback
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from deferred_expand.airflow_internals.items import (
     call_hooks_after,
@@ -29,23 +30,27 @@ from deferred_expand.airflow_internals.sdk import (
 )
 from deferred_expand.committing.codec import encode_item
 from deferred_expand.exceptions import ResultTooLarge, SourceSkipped
-from deferred_expand.iterating.engine import Ended, Item
+from deferred_expand.iterating.engine import Ended
 from deferred_expand.iterating.ledger import DONE, FAILED, SKIPPED
 from deferred_expand.sources.adapters import SourceAdapter
 from deferred_expand.sources.chain import HopResult, hop_of
 from deferred_expand.sources.hops import step
 from deferred_expand.walking.tasks import end
 from deferred_expand.walking.threads import WantsToExit
+from deferred_expand.workers.item_waits import ItemWait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deferred_expand.airflow_internals.columns import Arguments
     from deferred_expand.airflow_internals.sdk import BaseOperator, MappedOperator
+    from deferred_expand.iterating.places import Item, Place
     from deferred_expand.sources.chain import Hop
     from deferred_expand.sources.hops import ChainOver, Runs
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 MESSAGE_LENGTH = 400  # of an error, as it is written down
 # What Airflow tries no other time (airflow/sdk/execution_time/task_runner.py).
@@ -77,39 +82,62 @@ class ItemRunner:
         self._jinja_env = mapped.get_template_env()
         self._keeps_results = bool(mapped.partial_kwargs.get("do_xcom_push", True))
 
-    async def run(self, item: Item) -> Ended:
+    async def run(self, item: Item, place: Place) -> Ended:
         """To its end; it raises nothing, and may be cancelled."""
-        task = asyncio.create_task(self._run(item), name=f"item {item.index}")
+        ends, left = self._time_of(item)
+        task = asyncio.create_task(self._run(item, place, ends), name=f"item {item.index}")
         try:
-            done, _ = await asyncio.wait({task}, timeout=self._timeout)
+            done, _ = await asyncio.wait({task}, timeout=left)
             if not done:
                 await end(task)
             return self._ended(item.index, task, timed_out=not done)
         finally:
             await end(task)
+            place.go_on()
             self.live.pop(item.index, None)
 
-    async def _run(self, item: Item) -> tuple[Any, ItemChain]:
+    def _time_of(self, item: Item) -> tuple[float | None, float | None]:
+        """:return: when its time is over, in seconds since the epoch, and the seconds that are left."""
+        if self._timeout is None:
+            return None, None
+        kept, now = item.kept or {}, time.time()
+        ends = kept.get("ends") or now + self._timeout
+        return ends, max(0.0, ends - kept.get("at", now))
+
+    async def _run(self, item: Item, place: Place, ends: float | None) -> tuple[Any, ItemChain]:
         try:
-            return await self._execute(item)
+            return await self._execute(item, place, ends)
         except SystemExit as error:  # it would end the loop, and with it all other items
             raise WantsToExit(f"it called sys.exit({error.code!r})") from error
 
-    async def _execute(self, item: Item) -> tuple[Any, ItemChain]:
-        chain = await self._threads.run(self._begin, item)
-        if is_async(chain.task):
+    async def _execute(self, item: Item, place: Place, ends: float | None) -> tuple[Any, ItemChain]:
+        threads = _BusyThreads(self._threads, place)
+        chain = await threads.run(self._begin, item)
+        if is_async(chain.task) and item.kept is None:
             enter_item(chain.task, chain.context)
             call_hooks_before(chain.task, chain.context)
             result = await execute_async(chain.task, chain.context)
             call_hooks_after(chain.task, chain.context, result)
             return result, chain
         enter_item(chain.task, chain.context)
-        hop: Hop | None = None
+        return await self._walk(chain, item, place, threads, ends), chain
+
+    async def _walk(
+        self, chain: ItemChain, item: Item, place: Place, threads: _BusyThreads, ends: float | None
+    ) -> Any:
+        wait = ItemWait(chain.context, ends, self._largest)
+        hop, outcome, kept = None, None, item.kept
+        if kept is not None:
+            hop, outcome = await threads.run(wait.restore, kept)
         while True:
-            done = await step(chain, hop, self._threads, None)
+            if kept is not None and outcome is None:
+                await place.wait(kept)
+            done = await step(chain, hop, threads, None, outcome)
+            place.go_on()
             if done.next is None:
-                return (done.items[0] if done.items else None), chain
-            hop = done.next
+                return done.items[0] if done.items else None
+            hop, outcome = done.next, None
+            kept = wait.keep(hop)
 
     def _begin(self, item: Item) -> ItemChain:
         arguments, data = self._arguments.finish(item.given)
@@ -159,6 +187,17 @@ class ItemRunner:
         """Tell each item that runs."""
         for task in list(self.live.values()):
             threading.Thread(target=task.on_kill, name="item-on-kill", daemon=True).start()
+
+
+class _BusyThreads:
+    """Threads for one item, whose place is busy meanwhile."""
+
+    def __init__(self, threads: Runs, place: Place) -> None:
+        self._threads, self._place = threads, place
+
+    async def run(self, call: Callable[..., R], /, *arguments: Any) -> R:
+        with self._place.busy():
+            return await self._threads.run(call, *arguments)
 
 
 class ItemChain:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from contextlib import contextmanager
+from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from deferred_expand.airflow_internals.columns import Arguments
 from deferred_expand.airflow_internals.comms import is_in_process, set_map_index_label
@@ -14,17 +17,21 @@ from deferred_expand.airflow_internals.sdk import (
     AirflowFailException,
     AirflowSkipException,
     AirflowTaskTimeout,
+    TaskDeferred,
 )
 from deferred_expand.airflow_internals.state_store import VALUE_BYTES, keeps_large_values, state_store_of
 from deferred_expand.exceptions import ItemsFailed
 from deferred_expand.iterating.checkpoints import Checkpoints
-from deferred_expand.iterating.engine import Engine, Item
+from deferred_expand.iterating.engine import Engine
 from deferred_expand.iterating.ledger import DONE, FAILURES_KEY, Ledger
+from deferred_expand.iterating.places import HandOver, Item
 from deferred_expand.walking.watchdog import LoopWatchdog
 from deferred_expand.workers.digests import digest_of
 from deferred_expand.workers.item import ItemRunner
+from deferred_expand.workers.item_report import failures_of, label_of
 from deferred_expand.workers.item_results import publish
 from deferred_expand.workers.item_threads import ItemThreads, OneAtATime
+from deferred_expand.workers.item_waits import take_outcomes, trigger_of
 from deferred_expand.workers.iterate_options import seconds
 
 if TYPE_CHECKING:
@@ -40,12 +47,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROW_BYTES = 500  # of a row in the ledger, beside its result
-FAILURES_SHOWN = 10
 BLOCKED_AFTER = 5.0  # seconds
 LIMITS_KEY = "deferred_expand.limits"
 LAST_ATTEMPTS = 5  # to write down what has ended, when there is nothing else to do
 LAST_PAUSE = 2.0  # seconds between them
 READ_AT_ONCE = 100  # items
+GO_ON = "go_on"  # of the operator, when a trigger has waited in its stead
+HAND_OVER = HandOver(after=5.0, most_items=1000, most_bytes=2_000_000)
 
 
 class ItemTry:
@@ -53,20 +61,29 @@ class ItemTry:
     One try of a task instance.
 
     :param spool: for what is known of the items.
+    :param event: of the trigger that has waited in its stead, if it comes back from there.
     """
 
     def __init__(
-        self, mapped: MappedOperator, over: Any, options: IterateOptions, context: Any, spool: Spool
+        self,
+        mapped: MappedOperator,
+        over: Any,
+        options: IterateOptions,
+        context: Any,
+        spool: Spool,
+        event: dict[str, Any] | None,
     ) -> None:
         self._mapped, self._over, self._options, self._context = mapped, over, options, context
-        self._ti, self._spool = context["ti"], spool
+        self._ti, self._spool, self._event = context["ti"], spool, event
+        self._where = {name: getattr(self._ti, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
         self._store = state_store_of(context)
-        self._ledger = Ledger(self._store, spool, self._ti.max_tries)
+        self._ledger = Ledger(self._store, spool, self._ti.max_tries, self._ti.try_number)
+        self._largest = None if keeps_large_values() else VALUE_BYTES - ROW_BYTES
         self._here = is_in_process()
         self._supervisor = ItemThreads("supervisor", most=1)
         self._threads = OneAtATime() if self._here else ItemThreads("item", interruption=AirflowTaskTimeout)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._killed = self._unstable = False
+        self._killed = self._timed_out = self._unstable = False
 
     async def run(self) -> Any:
         self._loop = asyncio.get_running_loop()
@@ -82,6 +99,8 @@ class ItemTry:
 
     async def _run(self) -> Any:
         await self._aside(self._ledger.load)
+        if self._event is not None:
+            await self._aside(take_outcomes, self._ledger, self._event, self._where, self._largest)
         arguments = await self._aside(Arguments, self._over, self._context)
         if not len(arguments):
             raise AirflowSkipException(f"task {self._ti.task_id!r} has nothing to iterate over")
@@ -93,12 +112,48 @@ class ItemTry:
             self._context,
             self._threads,
             timeout=seconds(self._mapped.partial_kwargs.get("execution_timeout")),
-            largest=None if keeps_large_values() else VALUE_BYTES - ROW_BYTES,
+            largest=self._largest,
         )
-        self._engine = Engine(self._runner.run, self._ledger, limits, len(own), self._options.retry)
+        self._engine = Engine(
+            self._runner.run, self._ledger, limits, len(own), self._options.retry, self._hand_over()
+        )
         if self._killed:
             self._end_now()
-        return await self._finish(await self._iterate(self._engine, self._items(arguments, own)))
+        with self._instance_timeout():
+            tally = await self._iterate(self._engine, self._items(arguments, own))
+        return await self._finish(tally)
+
+    def _hand_over(self) -> HandOver | None:
+        """``None``: who waits is waited for here, as in ``dag.test()`` there is nothing to be freed."""
+        elsewhere = (self._event or {}).get("not_here")
+        if elsewhere is not None:
+            log.warning("No triggerer can wait for the items (%s), so they are waited for here", elsewhere)
+        return None if self._here or elsewhere is not None else HAND_OVER
+
+    @property
+    def _time_left(self) -> float | None:
+        """Seconds of ``instance_timeout``, those before a deferral counted."""
+        if self._options.instance_timeout is None:
+            return None
+        over: datetime = self._ti.start_date + self._options.instance_timeout
+        return max(0.0, (over - datetime.now(tz=timezone.utc)).total_seconds())
+
+    @contextmanager
+    def _instance_timeout(self) -> Iterator[None]:
+        """On the loop: raised by a signal, as Airflow has it, it would be taken for an item's error."""
+        left = self._time_left
+        if left is None or self._loop is None:
+            yield
+            return
+        timer = self._loop.call_later(left, self._time_is_over)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _time_is_over(self) -> None:
+        self._timed_out = True
+        self._end_now()
 
     async def _iterate(self, engine: Engine, items: AsyncIterator[Item]) -> Tally:
         checkpoints = Checkpoints(
@@ -166,7 +221,7 @@ class ItemTry:
             engine.change(self._options.limits.changed_by(written or {}))
         except (TypeError, ValueError) as error:
             log.warning("%s of the task state store is not obeyed: %s", LIMITS_KEY, error)
-        await self._aside(set_map_index_label, self._context, self._label(engine.tally))
+        await self._aside(set_map_index_label, self._context, label_of(engine.tally))
 
     def _first_limits(self) -> Limits:
         written = self._store.get(LIMITS_KEY)
@@ -178,17 +233,12 @@ class ItemTry:
         except (TypeError, ValueError) as error:
             raise AirflowFailException(f"{LIMITS_KEY} of the task state store: {error}") from error
 
-    def _label(self, tally: Tally) -> str:
-        failed = f", {tally.failed:,} failed" if tally.failed else ""
-        skipped = f", {tally.skipped:,} skipped" if tally.skipped else ""
-        return f"{tally.done:,} of {tally.total:,} items done{skipped}{failed}"
-
     # -- the end -----------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """Called between any two steps of the loop's thread, which may be before there is a loop."""
+        """Called between any two steps of the loop's thread, which may be before or after there is a loop."""
         self._killed = True
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._end_now)
 
     def _end_now(self) -> None:
@@ -201,25 +251,35 @@ class ItemTry:
         :raises ItemsFailed: the next try runs what is not done.
         :raises AirflowFailException: no other try of this clear would do better.
         """
-        await self._aside(set_map_index_label, self._context, self._label(tally))
+        await self._aside(set_map_index_label, self._context, label_of(tally))
         ti, limits = self._ti, self._engine.limits
-        told = f"task {ti.task_id!r} in DAG {ti.dag_id!r}, run {ti.run_id!r}: {self._label(tally)}"
-        told += _failures(tally)
+        told = f"task {ti.task_id!r} in DAG {ti.dag_id!r}, run {ti.run_id!r}: {label_of(tally)}"
+        told += failures_of(tally)
         exceeds = partial(limits.tolerance.is_exceeded, ended=tally.ended, total=tally.total)
         if exceeds(tally.for_good):
             raise AirflowFailException(f"{told}; no retry runs them again")
-        if tally.ended_early:
+        if self._timed_out:
+            raise AirflowTaskTimeout(f"{told}; instance_timeout is {self._options.instance_timeout}")
+        if tally.ended_early and not tally.waiting:
             raise (AirflowFailException if limits.stop else ItemsFailed)(f"{told}; {tally.ended_early}")
+        if tally.waiting:
+            self._defer(tally)
         is_last = ti.try_number > ti.max_tries
         if tally.failed > tally.for_good and (not is_last or exceeds(tally.failed)):
             raise ItemsFailed(told)
         return await self._succeed(tally, told)
 
+    def _defer(self, tally: Tally) -> NoReturn:
+        interval, left = self._options.limits_interval, self._time_left
+        until = time.time() + (interval if left is None else min(interval, left))
+        log.info("%s; a triggerer waits for the others meanwhile", label_of(tally))
+        trigger = trigger_of(tally.waiting, self._where, until)
+        raise TaskDeferred(trigger=trigger, method_name=GO_ON)
+
     async def _succeed(self, tally: Tally, told: str) -> Any:
         if tally.failed:
             log.warning("%s, which is tolerated", told)
-        where = {name: getattr(self._ti, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
-        await self._aside(publish, self._ended_well(), where)
+        await self._aside(publish, self._ended_well(), self._where)
         await self._write_last(tally, complete=True)
         return {
             **tally.to_json(),
@@ -233,11 +293,3 @@ class ItemTry:
             if row.outcome == DONE and row.index in self._own:
                 tell_events(self._context, (row.beside or {}).get("events", []))
                 yield row
-
-
-def _failures(tally: Tally) -> str:
-    if not tally.failed:
-        return ""
-    shown = [f"item {index} ({error})" for index, error in tally.failures_to_json()[:FAILURES_SHOWN]]
-    more = f" and {tally.failed - len(shown):,} more" if tally.failed > len(shown) else ""
-    return f": {', '.join(shown)}{more}"

@@ -35,8 +35,15 @@ class IterableOperator(BaseOperator):
         self._try: ItemTry | None = None
 
     def execute(self, context: Any) -> Any:
+        return self._run(context, None)
+
+    def go_on(self, context: Any, event: dict[str, Any]) -> Any:
+        """The same try, after a trigger has waited in its stead."""
+        return self._run(context, event)
+
+    def _run(self, context: Any, event: dict[str, Any] | None) -> Any:
         with closing(Spool()) as spool, contexts_apart(context), marked_output(), _loop() as loop:
-            self._try = ItemTry(self._mapped, self._over, self._options, context, spool)
+            self._try = ItemTry(self._mapped, self._over, self._options, context, spool, event)
             return loop.run_until_complete(self._try.run())
 
     def on_kill(self) -> None:

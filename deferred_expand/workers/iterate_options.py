@@ -19,6 +19,7 @@ class IterateOptions:
     :param retry: of an item, within a try of the instance.
     :param checkpoint: seconds for which an item that has ended may stay unwritten.
     :param instance_timeout: of a try of an instance.
+    :param limits_interval: seconds after which an instance that is deferred sees what a person has changed.
     """
 
     concurrency: int = 16
@@ -27,6 +28,7 @@ class IterateOptions:
     retry: SourceRetry | None = None
     checkpoint: float = 1.0
     instance_timeout: timedelta | None = None
+    limits_interval: float = 300.0
 
     def check(self) -> None:
         """:raises ValueError: naming what is wrong."""
@@ -34,12 +36,10 @@ class IterateOptions:
         Tolerance.of(self.tolerate)
         if self.instances is not None and not _is_count(self.instances):
             raise ValueError(f"instances is {self.instances!r}; it must be a whole number, 1 or more")
-        if (
-            isinstance(self.checkpoint, bool)
-            or not isinstance(self.checkpoint, (int, float))
-            or not (self.checkpoint >= 0)
-        ):
+        if not (_is_number(self.checkpoint) and self.checkpoint >= 0):
             raise ValueError(f"checkpoint is {self.checkpoint!r}; it must be a number of seconds, 0 or more")
+        if not (_is_number(self.limits_interval) and self.limits_interval > 0):
+            raise ValueError(f"limits_interval is {self.limits_interval!r}; it must be a number of seconds")
         if self.retry is not None and not isinstance(self.retry, SourceRetry):
             raise ValueError(f"retry is {self.retry!r}; it must be a SourceRetry")
 
@@ -50,6 +50,10 @@ class IterateOptions:
     @property
     def limits(self) -> Limits:
         return Limits(self.concurrency, self.tolerate)
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, (int, float)) and not isinstance(given, bool)
 
 
 def _is_count(given: object) -> bool:

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deferred_expand.iterating.checkpoints import Checkpoints
-from deferred_expand.iterating.engine import Ended, Engine, Item, Tally
+from deferred_expand.iterating.engine import Ended, Engine, Tally
 from deferred_expand.iterating.ledger import FORGET_KEY, LEDGER_KEY, Ledger
 from deferred_expand.iterating.limits import Limits
+from deferred_expand.iterating.places import HandOver, Item, Place
 from deferred_expand.iterating.spool import Spool
 from tests.unit.loop_turns import TurnLoop
 
@@ -85,12 +86,17 @@ class Process:
 
 @dataclass
 class Job:
-    """What is to be done: for each item how long it takes, and how it ends in each of its runs."""
+    """
+    What is to be done: for each item how long it takes, and how it ends in each of its runs.
+
+    :param hops: how long each item waits, without doing anything, one wait after the other.
+    """
 
     items: list[tuple[float, list[str]]]
     concurrency: int = 3
     checkpoint: float = 1.0
     tolerate: int | str = 0
+    hops: dict[int, list[float]] = field(default_factory=dict)
 
     def ends(self, index: int, run: int) -> str:
         ends = self.items[index][1]
@@ -103,9 +109,19 @@ class World:
     store: Store = field(default_factory=Store)
     runs: Counter[int] = field(default_factory=Counter)
     ended_at: dict[int, float] = field(default_factory=dict)
+    tries: int = 0
+    handed_over: int = 0
+    walked: Counter[tuple[int, int]] = field(default_factory=Counter)
 
-    def attempt(self, clear: int, dies_at: int = NEVER, digests: str = "d") -> tuple[Tally | None, list[Any]]:
-        """One try; ``None``: its process died."""
+    def attempt(
+        self, clear: int, dies_at: int = NEVER, digests: str = "d", told: list[int] | None = None
+    ) -> tuple[Tally | None, list[Any]]:
+        """
+        One try; ``None``: its process died.
+
+        :param told: items whose waits are over, where it is the same try that goes on.
+        """
+        self.tries += told is None
         process, spool = Process(self.store), Spool()
         self.ended_at = {}  # times are of one loop
 
@@ -114,7 +130,7 @@ class World:
             main.cancel()
 
         loop = TurnLoop(dies_at, die, virtual_time=True)
-        main = loop.create_task(self._main(process, spool, clear, digests))
+        main = loop.create_task(self._main(process, spool, clear, digests, told or []))
         try:
             with suppress(asyncio.CancelledError, ConnectionError):
                 tally = loop.run_until_complete(main)
@@ -127,9 +143,29 @@ class World:
             loop.close()
             spool.close()
 
-    async def _main(self, process: Process, spool: Spool, clear: int, digests: str) -> Tally:
-        ledger = Ledger(process, spool, clear, chunk_bytes=CHUNK)
+    def to_the_end(
+        self, clear: int, over: list[int], deaths: list[int] | None = None
+    ) -> tuple[Tally | None, list[Any]]:
+        """
+        A try, with all its waits that somebody else has in its stead.
+
+        :param over: how many of them are over when it goes on, each time; it may be none.
+        :param deaths: when its process dies, each time.
+        """
+        deaths = list(deaths or [])
+        tally, results = self.attempt(clear, deaths.pop() if deaths else NEVER)
+        while tally is not None and tally.waiting:
+            self.handed_over += 1
+            count = over[self.handed_over % len(over)] if over else NEVER
+            told = sorted(tally.waiting)[:count]
+            tally, results = self.attempt(clear, deaths.pop() if deaths else NEVER, told=told)
+        return tally, results
+
+    async def _main(self, process: Process, spool: Spool, clear: int, digests: str, told: list[int]) -> Tally:
+        ledger = Ledger(process, spool, clear, self.tries, chunk_bytes=CHUNK)
         ledger.load()
+        for index in told:
+            ledger.tell(index, {"outcome": "over"}, write=True)
 
         async def write(unwritten: Any, progress: Any) -> None:
             await asyncio.sleep(LATENCY)
@@ -140,7 +176,12 @@ class World:
             await asyncio.sleep(0)
 
         limits = Limits(self.job.concurrency, self.job.tolerate)
-        engine = Engine(lambda item: self._run(process, item, clear), ledger, limits, len(self.job.items))
+
+        async def run(item: Item, place: Place) -> Ended:
+            return await self._run(process, item, place, clear)
+
+        hand_over = HandOver(after=2.0, most_items=4, most_bytes=1000)
+        engine = Engine(run, ledger, limits, len(self.job.items), hand_over=hand_over)
         checkpoints = Checkpoints(ledger, write, self.job.checkpoint, engine.tally.to_json, between)
         writing = asyncio.create_task(checkpoints.run())
         try:
@@ -151,8 +192,10 @@ class World:
         for attempt in range(20):
             unwritten = ledger.take_unwritten()
             tolerance = limits.tolerance
-            complete = not tally.ended_early and not tolerance.is_exceeded(
-                tally.failed, tally.ended, tally.total
+            complete = (
+                not tally.waiting
+                and not tally.ended_early
+                and not tolerance.is_exceeded(tally.failed, tally.ended, tally.total)
             )
             try:
                 ledger.write(unwritten, tally.to_json(), complete=complete)
@@ -169,15 +212,18 @@ class World:
             await asyncio.sleep(0)
             yield Item(index, digests if index % 2 else "same", None)
 
-    async def _run(self, process: Process, item: Item, clear: int) -> Ended:
+    async def _run(self, process: Process, item: Item, place: Place, clear: int) -> Ended:
         index = item.index
         self._look_at_the_promise(item, clear)
-        run = self.runs[index]
-        self.runs[index] += 1
+        if item.kept is None:
+            self.runs[index] += 1
+        run = self.runs[index] - 1
         self._running += 1
         assert self._running <= self.job.concurrency
         try:
-            await asyncio.sleep(self.job.items[index][0])
+            if item.kept is None:
+                await asyncio.sleep(self.job.items[index][0])
+            await self._wait(process, item, place)
         finally:
             self._running -= 1
         if process.dead:
@@ -190,20 +236,35 @@ class World:
             return Ended("skipped", "why not")
         return Ended("failed", "broke", error=ValueError("broke"), for_good=end == "for good")
 
+    async def _wait(self, process: Process, item: Item, place: Place) -> None:
+        hops = self.job.hops.get(item.index, [])
+        kept = item.kept or {"hop": 0}
+        for number in range(kept["hop"], len(hops)):
+            if "outcome" not in kept:
+                await place.wait(kept)
+                await asyncio.sleep(hops[number])
+                place.go_on()
+            with place.busy():
+                await asyncio.sleep(0.01)
+            if not process.dead:
+                self.walked[item.index, number] += 1
+            kept = {"hop": number + 1}
+
     _running = 0
 
     def _look_at_the_promise(self, item: Item, clear: int) -> None:
         rows = self.store.rows()
         row = rows.get(item.index)
         if row is not None and row[1] == item.digest:
-            assert row[2] == "failed", "its end was written down"
-            assert row[4]["clear"] != clear, "no retry runs it again"
+            assert row[2] in ("failed", "waiting"), "its end was written down"
+            if row[4]["clear"] == clear and row[2] == "failed":
+                assert row[4]["try"] < self.tries, "no retry runs it again, nor the same try"
+            assert (item.kept is not None) == (row[2] == "waiting" and row[4]["clear"] == clear)
         if self.job.checkpoint:
             now = asyncio.get_running_loop().time()
             for index, at in self.ended_at.items():
                 if at < now - self.job.checkpoint - 1e-6 and index != item.index:
-                    failed = self.job.ends(index, self.runs[index] - 1) == "failed"
-                    assert failed or index in rows, "it has ended for longer than a checkpoint"
+                    assert index in rows, "it has ended for longer than a checkpoint"
 
 
 ends = st.builds(
@@ -228,6 +289,61 @@ def plain_loop(job: Job) -> list[int]:
         if last == "done":
             found.append(index * 10)
     return found
+
+
+waits = st.dictionaries(st.integers(0, 13), st.lists(st.sampled_from([0.0, 0.5, 3.0, 60.0]), max_size=3))
+
+
+@settings(deadline=None, max_examples=150)
+@given(jobs, waits, st.lists(st.integers(0, 3), max_size=4), st.lists(st.integers(2, 150), max_size=4))
+def test_items_that_wait_and_are_waited_for_elsewhere(
+    job: Job, hops: dict[int, list[float]], over: list[int], deaths: list[int]
+) -> None:
+    job.hops = {index: seconds for index, seconds in hops.items() if index < len(job.items)}
+    job.tolerate = "100%"
+    world = World(job)
+    if over and not any(over):
+        over.append(1)
+    world.to_the_end(1, over, deaths)
+    for _ in range(4):
+        _, results = world.to_the_end(1, over)
+        if world.store.records[LEDGER_KEY]["complete"]:
+            world.store.records[LEDGER_KEY]["complete"] = False
+    assert results == plain_loop(job)
+
+
+def test_who_waits_is_waited_for_elsewhere_and_each_wait_is_gone_on_with_once() -> None:
+    job = Job([(0.0, ["done"])] * 6, concurrency=3, hops={index: [60.0, 60.0] for index in range(6)})
+    world = World(job)
+    _, results = world.to_the_end(1, [2])
+    assert results == [0, 10, 20, 30, 40, 50]
+    assert world.handed_over >= 6
+    assert set(world.runs.values()) == {1}
+    assert set(world.walked.values()) == {1}
+
+
+def test_a_try_that_dies_while_items_wait_leaves_them_to_the_next() -> None:
+    job = Job([(0.0, ["done"])] * 3, concurrency=3, hops={index: [1.9] for index in range(3)})
+    turn, begun_again = 2, []
+    while True:
+        world = World(job)
+        lived = world.attempt(1, turn)[0] is not None
+        waiting = {index for index, row in world.store.rows().items() if row[2] == "waiting"}
+        world.to_the_end(1, [])
+        begun_again.append(sum(world.runs.values()) - 3)
+        assert all(world.runs[index] == 1 for index in waiting)
+        if lived:
+            break
+        turn += 1
+    assert max(begun_again) > 0, "no death before they were written down"
+    assert begun_again[-5:] == [0] * 5
+
+
+def test_a_person_s_clear_begins_anew_also_what_has_waited() -> None:
+    world = World(Job([(0.0, ["done"])], hops={0: [60.0]}))
+    assert world.attempt(1)[0].waiting == {0: {"hop": 0}}  # type: ignore[union-attr]
+    world.to_the_end(2, [])
+    assert world.runs == Counter({0: 2})
 
 
 @settings(deadline=None, max_examples=150)
