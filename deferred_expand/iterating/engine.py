@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.iterating.ledger import FAILED
-from deferred_expand.iterating.places import Item, Place
+from deferred_expand.iterating.places import Item, ItemPlace
 from deferred_expand.iterating.spool import Row
 from deferred_expand.walking.retry import is_transient
 from deferred_expand.walking.tasks import end
@@ -94,7 +94,7 @@ class Engine:
 
     def __init__(
         self,
-        run_item: Callable[[Item, Place], Awaitable[Ended]],
+        run_item: Callable[[Item, ItemPlace], Awaitable[Ended]],
         ledger: Ledger,
         limits: Limits,
         total: int | None,
@@ -104,7 +104,7 @@ class Engine:
         self.limits = limits
         self.tally = Tally(total)
         self._run_item, self._ledger, self._retry, self._hand_over = run_item, ledger, retry, hand_over
-        self._running: dict[asyncio.Task[None], Place] = {}
+        self._running: dict[asyncio.Task[None], ItemPlace] = {}
         self._changed = asyncio.Event()
 
     def change(self, limits: Limits) -> None:
@@ -131,6 +131,8 @@ class Engine:
         To the end of all items, of those that run at least, or until nothing is left but to wait.
 
         What has ended, and who waits, may be unwritten then.
+
+        :param items: those first that were left waiting: they run already.
         """
         try:
             async for item in items:
@@ -139,6 +141,9 @@ class Engine:
                     for_good = "try" not in (row.beside or {})
                     self.tally.count(item.index, row.outcome, row.text, for_good=for_good)
                     self._see_whether_too_many_failed()
+                elif kept := self._ledger.kept(item.index, item.digest):
+                    self._start(replace(item, kept=kept), checkpoints)
+                    continue
                 elif await self._has_place(checkpoints):
                     self._start(item, checkpoints)
                 if self.tally.ended_early or self.tally.waiting:
@@ -181,8 +186,7 @@ class Engine:
             self.tally.waiting = {place.item.index: place.kept or {} for place in places}
 
     def _start(self, item: Item, checkpoints: Checkpoints) -> None:
-        item = replace(item, kept=self._ledger.kept(item.index, item.digest))
-        place = Place(item, self._ledger, checkpoints, self._changed, checkpoints.interval)
+        place = ItemPlace(item, self._ledger, checkpoints, self._changed, checkpoints.interval)
         task = asyncio.create_task(self._run(place, checkpoints), name=f"item {item.index}")
         self._running[task] = place
         task.add_done_callback(self._leave)
@@ -193,7 +197,7 @@ class Engine:
             self.end_early(f"{task.get_name()} could not be told the end of: {error!r}", now=True)
         self._changed.set()
 
-    async def _run(self, place: Place, checkpoints: Checkpoints) -> None:
+    async def _run(self, place: ItemPlace, checkpoints: Checkpoints) -> None:
         ended, item = await self._try(place), place.item
         row = Row(item.index, item.digest, ended.outcome, ended.text, ended.beside)
         checkpoints.mark()
@@ -206,7 +210,7 @@ class Engine:
         if tally.failed and self.limits.tolerance.is_exceeded(tally.failed, tally.ended, tally.total):
             self.end_early(f"more items failed than tolerate={self.limits.tolerate!r} allows")
 
-    async def _try(self, place: Place) -> Ended:
+    async def _try(self, place: ItemPlace) -> Ended:
         item, attempt = place.item, 1
         while True:
             ended = await self._run_item(item, place)

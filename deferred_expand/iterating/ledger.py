@@ -144,16 +144,21 @@ class Ledger:
 
     def _has_failed_now(self, row: Row) -> bool:
         """For good, of this clear; or in this very try, which has come back to go on."""
-        beside = row.beside or {}
-        return beside.get("clear") == self._clear and beside.get("try", self._try) == self._try
+        return self._is_of_now(row) and (row.beside or {}).get("try", self._try) == self._try
+
+    def left_waiting(self) -> list[int]:
+        """Items that an earlier try of this clear has, or the same one before it came back."""
+        return [row.index for row in self._spool if row.outcome == WAITING and self._is_of_now(row)]
+
+    def _is_of_now(self, row: Row) -> bool:
+        return (row.beside or {}).get("clear") == self._clear
 
     def kept(self, index: int, digest: str) -> dict[str, Any] | None:
-        """With what an item goes on, if an earlier try of this clear has left it waiting."""
+        """With what one of them goes on, if it is still given the same."""
         row = self._spool.get(index)
-        if row is None or row.outcome != WAITING or row.digest != digest:
+        if row is None or row.outcome != WAITING or row.digest != digest or not self._is_of_now(row):
             return None
-        kept = dict(row.beside or {})
-        return kept if kept.pop("clear") == self._clear else None
+        return {key: value for key, value in (row.beside or {}).items() if key != "clear"}
 
     def tell(self, index: int, more: dict[str, Any], *, write: bool) -> None:
         """

@@ -46,13 +46,13 @@ class HandOver:
     most_items: int
     most_bytes: int
 
-    def takes(self, places: Collection[Place]) -> bool:
+    def takes(self, places: Collection[ItemPlace]) -> bool:
         return 0 < len(places) <= self.most_items and (
             sum(len(json.dumps(place.kept)) for place in places) <= self.most_bytes
         )
 
 
-class Place:
+class ItemPlace:
     """
     Of an item that runs.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 GATHER = 5.0  # seconds after the first event, for others to come, before a worker is asked to go on;
 GATHER_SHARE = 0.1  # or this share of the time that it has taken to come, if that is longer
-BYTES_PER_XCOM = 1_000_000
+BYTES_AT_ONCE = 1_000_000
 
 
 class _NotHere(Exception):
@@ -120,10 +120,10 @@ class ItemsTrigger(BaseTrigger):
     def _write(self, outcomes: list[Outcome]) -> int:
         """Through the XCom backend; it blocks."""
         chunks: list[list[Outcome]] = []
-        size = BYTES_PER_XCOM
+        size = BYTES_AT_ONCE
         for outcome in outcomes:
             size += len(json.dumps(outcome))
-            if size > BYTES_PER_XCOM:
+            if size > BYTES_AT_ONCE:
                 chunks.append([])
                 size = len(json.dumps(outcome))
             chunks[-1].append(outcome)

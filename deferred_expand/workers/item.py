@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from deferred_expand.airflow_internals.columns import Arguments
     from deferred_expand.airflow_internals.sdk import BaseOperator, MappedOperator
-    from deferred_expand.iterating.places import Item, Place
+    from deferred_expand.iterating.places import Item, ItemPlace
     from deferred_expand.sources.chain import Hop
     from deferred_expand.sources.hops import ChainOver, Runs
 
@@ -82,7 +82,7 @@ class ItemRunner:
         self._jinja_env = mapped.get_template_env()
         self._keeps_results = bool(mapped.partial_kwargs.get("do_xcom_push", True))
 
-    async def run(self, item: Item, place: Place) -> Ended:
+    async def run(self, item: Item, place: ItemPlace) -> Ended:
         """To its end; it raises nothing, and may be cancelled."""
         ends, left = self._time_of(item)
         task = asyncio.create_task(self._run(item, place, ends), name=f"item {item.index}")
@@ -104,13 +104,13 @@ class ItemRunner:
         ends = kept.get("ends") or now + self._timeout
         return ends, max(0.0, ends - kept.get("at", now))
 
-    async def _run(self, item: Item, place: Place, ends: float | None) -> tuple[Any, ItemChain]:
+    async def _run(self, item: Item, place: ItemPlace, ends: float | None) -> tuple[Any, ItemChain]:
         try:
             return await self._execute(item, place, ends)
         except SystemExit as error:  # it would end the loop, and with it all other items
             raise WantsToExit(f"it called sys.exit({error.code!r})") from error
 
-    async def _execute(self, item: Item, place: Place, ends: float | None) -> tuple[Any, ItemChain]:
+    async def _execute(self, item: Item, place: ItemPlace, ends: float | None) -> tuple[Any, ItemChain]:
         threads = _BusyThreads(self._threads, place)
         chain = await threads.run(self._begin, item)
         if is_async(chain.task) and item.kept is None:
@@ -123,7 +123,7 @@ class ItemRunner:
         return await self._walk(chain, item, place, threads, ends), chain
 
     async def _walk(
-        self, chain: ItemChain, item: Item, place: Place, threads: _BusyThreads, ends: float | None
+        self, chain: ItemChain, item: Item, place: ItemPlace, threads: _BusyThreads, ends: float | None
     ) -> Any:
         wait = ItemWait(chain.context, ends, self._largest)
         hop, outcome, kept = None, None, item.kept
@@ -192,7 +192,7 @@ class ItemRunner:
 class _BusyThreads:
     """Threads for one item, whose place is busy meanwhile."""
 
-    def __init__(self, threads: Runs, place: Place) -> None:
+    def __init__(self, threads: Runs, place: ItemPlace) -> None:
         self._threads, self._place = threads, place
 
     async def run(self, call: Callable[..., R], /, *arguments: Any) -> R:

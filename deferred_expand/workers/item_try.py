@@ -35,7 +35,7 @@ from deferred_expand.workers.item_waits import take_outcomes, trigger_of
 from deferred_expand.workers.iterate_options import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from deferred_expand.airflow_internals.sdk import MappedOperator
     from deferred_expand.iterating.engine import Tally
@@ -168,11 +168,14 @@ class ItemTry:
             await self._write_last(engine.tally, complete=False)
 
     async def _items(self, arguments: Arguments, own: range) -> AsyncIterator[Item]:
-        for start in range(0, len(own), READ_AT_ONCE):
-            for item in await self._aside(self._read, arguments, own[start : start + READ_AT_ONCE]):
-                yield item
+        left = {index: None for index in self._ledger.left_waiting() if index in own}
+        others = [index for index in own if index not in left] if left else own
+        for indexes in (list(left), others):
+            for start in range(0, len(indexes), READ_AT_ONCE):
+                for item in await self._aside(self._read, arguments, indexes[start : start + READ_AT_ONCE]):
+                    yield item
 
-    def _read(self, arguments: Arguments, indexes: range) -> list[Item]:
+    def _read(self, arguments: Arguments, indexes: Sequence[int]) -> list[Item]:
         items = []
         for index in indexes:
             given = arguments.read(index)

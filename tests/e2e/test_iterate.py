@@ -166,6 +166,50 @@ def test_each_item_has_its_time(airflow: LocalAirflow) -> None:
     assert "A call blocks, and does not see that its time is over; it is left behind" in log
 
 
+def test_an_instance_has_its_time(airflow: LocalAirflow, tmp_path: Path) -> None:
+    run, told = start(airflow, "iterated_too_long", tmp_path, items=4)
+    assert run.wait() == "failed"
+    assert run.states("items") == run.states("hops") == ["failed"]
+    assert set(told.notes()["killed"]) == {0, 1}
+    assert "instance_timeout is 0:00:03" in run.log("items", 0)
+    hops = run.instances("hops")[0]
+    assert "waiting" in hops["rendered_map_index"], "it was deferred meanwhile"
+    assert "instance_timeout is 0:00:12" in run.log("hops", 0)
+    assert 12 <= hops["duration"] < 40
+
+
+def test_an_instance_whose_items_all_wait_frees_its_slot(airflow: LocalAirflow, tmp_path: Path) -> None:
+    run, told = start(airflow, "iterated_waits", tmp_path, items=5, takes=24)
+    wait_until("it is deferred", lambda: run.states("items") == ["deferred"], 120)
+    assert run.instances("items")[0]["rendered_map_index"] == "0 of 5 items done, 3 waiting"
+    assert run.wait() == "success"
+    assert run.result() == [10 * index for index in range(5)]
+    notes = told.notes()
+    assert {index: len(times) for index, times in notes["begin"].items()} == dict.fromkeys(range(5), 1)
+    assert told.ended() == dict.fromkeys(range(5), 1)
+    instance = run.instances("items")[0]
+    assert instance["try_number"] == 1
+    keys = {xcom["key"] for xcom in run.xcoms("items", 0)}
+    assert not {key for key in keys if key.startswith("deferred_expand.waited")}
+
+
+def test_a_person_stops_it_while_its_items_wait(airflow: LocalAirflow, tmp_path: Path) -> None:
+    run, told = start(airflow, "iterated_waits", tmp_path, items=5, takes=60)
+    wait_until("it is deferred", lambda: run.states("items") == ["deferred"], 120)
+    state_store(run, "deferred_expand.limits", "PATCH", value={"concurrency": 3, "stop": True})
+    assert run.wait() == "failed"
+    assert "a person has stopped it" in run.log("items", 0)
+    assert told.ended() == dict.fromkeys(range(3), 1), "those that waited ended, and no other began"
+    state_store(run, "deferred_expand.limits", "PATCH", value={"concurrency": 3})
+    run.clear("items", include_downstream=True)
+    wait_until("it is deferred", lambda: run.states("items") == ["deferred"], 120)
+    airflow.kill("triggerer")
+    airflow.start_component("triggerer")
+    assert run.wait() == "success"
+    assert told.ended() == dict.fromkeys(range(5), 1)
+    assert {len(times) for times in told.notes()["begin"].values()} == {1}
+
+
 def test_the_example(airflow: LocalAirflow, api: PagedApi) -> None:
     api.fail("example_iterate", cursor=4, times=1)
     airflow.wait_for_dag("example_iterate")

@@ -21,7 +21,7 @@ from deferred_expand.iterating.checkpoints import Checkpoints
 from deferred_expand.iterating.engine import Ended, Engine, Tally
 from deferred_expand.iterating.ledger import FORGET_KEY, LEDGER_KEY, Ledger
 from deferred_expand.iterating.limits import Limits
-from deferred_expand.iterating.places import HandOver, Item, Place
+from deferred_expand.iterating.places import HandOver, Item, ItemPlace
 from deferred_expand.iterating.spool import Spool
 from tests.unit.loop_turns import TurnLoop
 
@@ -177,7 +177,7 @@ class World:
 
         limits = Limits(self.job.concurrency, self.job.tolerate)
 
-        async def run(item: Item, place: Place) -> Ended:
+        async def run(item: Item, place: ItemPlace) -> Ended:
             return await self._run(process, item, place, clear)
 
         hand_over = HandOver(after=2.0, most_items=4, most_bytes=1000)
@@ -185,7 +185,7 @@ class World:
         checkpoints = Checkpoints(ledger, write, self.job.checkpoint, engine.tally.to_json, between)
         writing = asyncio.create_task(checkpoints.run())
         try:
-            tally = await engine.run(self._items(digests), checkpoints)
+            tally = await engine.run(self._items(digests, ledger.left_waiting()), checkpoints)
         finally:
             checkpoints.stop()
             await writing
@@ -207,12 +207,12 @@ class World:
                 break
         return tally
 
-    async def _items(self, digests: str) -> AsyncIterator[Item]:
-        for index in range(len(self.job.items)):
+    async def _items(self, digests: str, first: list[int]) -> AsyncIterator[Item]:
+        for index in [*first, *(index for index in range(len(self.job.items)) if index not in first)]:
             await asyncio.sleep(0)
             yield Item(index, digests if index % 2 else "same", None)
 
-    async def _run(self, process: Process, item: Item, place: Place, clear: int) -> Ended:
+    async def _run(self, process: Process, item: Item, place: ItemPlace, clear: int) -> Ended:
         index = item.index
         self._look_at_the_promise(item, clear)
         if item.kept is None:
@@ -236,7 +236,7 @@ class World:
             return Ended("skipped", "why not")
         return Ended("failed", "broke", error=ValueError("broke"), for_good=end == "for good")
 
-    async def _wait(self, process: Process, item: Item, place: Place) -> None:
+    async def _wait(self, process: Process, item: Item, place: ItemPlace) -> None:
         hops = self.job.hops.get(item.index, [])
         kept = item.kept or {"hop": 0}
         for number in range(kept["hop"], len(hops)):
@@ -337,6 +337,17 @@ def test_a_try_that_dies_while_items_wait_leaves_them_to_the_next() -> None:
         turn += 1
     assert max(begun_again) > 0, "no death before they were written down"
     assert begun_again[-5:] == [0] * 5
+
+
+def test_too_many_have_failed_and_who_waits_is_waited_for() -> None:
+    job = Job([(0.0, ["done"]), (1.0, ["failed"]), (0.0, ["done"])], concurrency=2, hops={0: [60.0]})
+    world = World(job)
+    tally, results = world.to_the_end(1, [])
+    assert tally is not None
+    assert tally.ended_early
+    assert results == [0], "it was in flight"
+    assert world.handed_over == 1
+    assert world.runs == Counter({0: 1, 1: 1}), "the same try runs no failed item again, and takes no other"
 
 
 def test_a_person_s_clear_begins_anew_also_what_has_waited() -> None:

@@ -61,10 +61,10 @@ def test_the_instance_has_its_retries_and_the_items_their_time_limit(dag: DAG) -
         execution_timeout=timedelta(seconds=5),
         on_failure_callback=told,
     )
-    mapped: Any = iterate(partial, instance_timeout=timedelta(hours=1)).over(bash_command=["true"])
+    mapped: Any = iterate(partial).over(bash_command=["true"])
     runs = mapped.make_instance()
     assert isinstance(runs, IterableOperator)
-    assert (runs.retries, runs.queue, runs.execution_timeout) == (3, "big", timedelta(hours=1))
+    assert (runs.retries, runs.queue, runs.execution_timeout) == (3, "big", None)
     assert runs.on_failure_callback == [told]
     assert mapped.partial_kwargs["execution_timeout"] == timedelta(seconds=5)
 

@@ -174,6 +174,19 @@ if has_state_store():
     with DAG("iterated_killed", schedule=None, params=PARAMS):
         iterate(Killable.partial(task_id="items"), concurrency=3).over(index=numbers())
 
+    with DAG("iterated_waits", schedule=None, params=PARAMS):
+        collect(items_of("deferrable", numbers(), concurrency=3, limits_interval=30))
+
+    with DAG("iterated_too_long", schedule=None, params=PARAMS):
+        iterate(Killable.partial(task_id="items"), concurrency=2, instance_timeout=timedelta(seconds=3)).over(
+            index=numbers()
+        )
+        iterate(
+            Hops.partial(task_id="hops", takes=3600),
+            concurrency=2,
+            instance_timeout=timedelta(seconds=12),
+        ).over(index=numbers())
+
     with DAG("iterated_late", schedule=None):
         late = Late.partial(task_id="late", execution_timeout=timedelta(seconds=1))
         ways = ["is fine", "spins", "blocks", "defers", "is fine, too"]
