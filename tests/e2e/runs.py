@@ -61,6 +61,11 @@ class Run:
     def result(self, task_id: str = "collect") -> Any:
         return self.airflow.xcom(self.dag_id, self.run_id, task_id)
 
+    def xcom_keys(self, task_id: str, map_index: int = -1) -> list[str]:
+        path = f"/dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/{task_id}/xcomEntries"
+        entries = self.airflow.api("GET", path, params={"map_index": map_index})["xcom_entries"]
+        return [str(entry["key"]) for entry in entries]
+
     def walked_once(self, asked: list[int]) -> list[int]:
         """Pages as they were asked for, in order; without those that another triggerer asked for again."""
         return sorted(set(asked)) if self.changes_triggerers else asked

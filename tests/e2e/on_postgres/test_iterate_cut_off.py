@@ -38,5 +38,9 @@ def test_while_nothing_can_be_written_no_item_begins(cluster: Cluster, tmp_path:
     cluster.start_component("api-server")
     cluster.wait_for_answers()
     assert run.wait() == "success"
-    assert told.ended() == dict.fromkeys(range(120), 1)
+    # Airflow ends a process whose heartbeats fail for long: the next try runs what could not be written.
+    ends = told.notes()["end"]
+    again = {index: times for index, times in ends.items() if len(times) > 1}
+    assert all(len(times) == 2 and times[0] > cut_at - CHECKPOINT - 0.5 for times in again.values())
+    assert set(ends) == set(range(120))
     assert run.result() == [10 * index for index in range(120)]
