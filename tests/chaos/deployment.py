@@ -91,6 +91,14 @@ class Deployment:
         which = "map_index > 0"
         if head:
             which = "map_index = 0" + " and next_method is not null" * resumed
+        return self.worker_at(run_id, which)
+
+    def worker_at(self, run_id: str, which: str) -> list[psutil.Process]:
+        """
+        The processes in which a running instance is at work.
+
+        :param which: condition, of Airflow's task_instance.
+        """
         query = f"select id from task_instance where run_id = %s and state = 'running' and {which}"
         titles = {f"airflow worker -- {row[0]}" for row in self.cluster.ask(query, run_id)}
         for process in self._task_processes() if titles else ():
