@@ -109,6 +109,8 @@ class Engine:
 
     def change(self, limits: Limits) -> None:
         """They hold from the next item on."""
+        if limits == self.limits:
+            return  # nothing has changed for who waits
         self.limits = limits
         self._see_whether_too_many_failed()
         self._changed.set()

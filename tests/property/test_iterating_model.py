@@ -174,6 +174,7 @@ class World:
 
         async def between() -> None:
             await asyncio.sleep(0)
+            engine.change(Limits(self.job.concurrency, self.job.tolerate))
 
         limits = Limits(self.job.concurrency, self.job.tolerate)
 
