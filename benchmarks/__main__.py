@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from rich.console import Console
 
-from benchmarks import first_item, large_pages, many_instances, many_items, open_streams, walk_only
+from benchmarks import (
+    first_item,
+    item_streams,
+    large_pages,
+    many_instances,
+    many_items,
+    open_streams,
+    resumed_items,
+    walk_only,
+)
 from benchmarks.report import draw, print_tables
 
 if TYPE_CHECKING:
@@ -36,6 +45,8 @@ PARTS: dict[str, Callable[[int], Any]] = {
     "triggerer": lambda rounds: open_streams.run(10),
     "busy triggerer": lambda rounds: open_streams.run(1),
     "many items": lambda rounds: many_items.run(),
+    "resumed items": lambda rounds: resumed_items.run(),
+    "item streams": item_streams.run,
 }
 
 

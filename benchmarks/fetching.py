@@ -52,7 +52,21 @@ def fetch_all_in_threads(url: str, count: int, threads: int) -> int:
         return sum(pool.map(lambda index: fetch_in_thread(url, index), range(count)))
 
 
+async def wait_all(count: int, hops: int) -> None:
+    """A second for each hop."""
+
+    async def one() -> None:
+        for _ in range(hops):
+            await asyncio.sleep(1)
+
+    await asyncio.gather(*(one() for _ in range(count)))
+
+
 if __name__ == "__main__":
     began = time.perf_counter()
-    asyncio.run(fetch_all(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    count, how_many = map(int, sys.argv[2:])
+    if sys.argv[1] == "waits":
+        asyncio.run(wait_all(count, how_many))
+    else:
+        asyncio.run(fetch_all(sys.argv[1], count, how_many))
     print(json.dumps({"seconds": time.perf_counter() - began, "cpu": time.process_time()}))

@@ -33,11 +33,12 @@ def run() -> Measured:
         idle = _idle(airflow)
         result: Measured = {"idle_cpu": idle}
         for name, seconds in (("10 ms", 0.01), ("100 ms", 0.1)):
-            with _server(seconds) as url:
+            with server(seconds) as url:
                 result[name] = _files(airflow, url, idle)
         conf = {"url": ""}
+        script = [sys.executable, "-m", "benchmarks.fetching", "waits", str(HOPS), "2"]
         result["hops"] = {
-            "floor": {"seconds": 2.0},
+            "script": {"items": HOPS, **_told(script)},
             "iterate": _measure(airflow, "hops_iterate", HOPS, conf, idle),
             "native": _measure(airflow, "hops_native", NATIVE_HOPS, conf, idle),
         }
@@ -46,12 +47,16 @@ def run() -> Measured:
 
 def _files(airflow: WatchedAirflow, url: str, idle: float) -> Measured:
     script = [sys.executable, "-m", "benchmarks.fetching", url, str(FILES), str(AT_A_TIME)]
-    told = json.loads(subprocess.run(script, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
-    found = {"script": {"items": FILES, **told}}
+    found = {"script": {"items": FILES, **_told(script)}}
     for dag_id in ("files_loop", "files_iterate", "files_pool", "files_iterate_threads"):
         found[dag_id.removeprefix("files_")] = _measure(airflow, dag_id, FILES, {"url": url}, idle)
     found["native"] = _measure(airflow, "files_native", NATIVE, {"url": url}, idle)
     return found
+
+
+def _told(script: list[str]) -> Measured:
+    told = subprocess.run(script, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return dict(json.loads(told))
 
 
 def _measure(airflow: WatchedAirflow, dag_id: str, items: int, conf: Measured, idle: float) -> Measured:
@@ -90,7 +95,7 @@ def _cpu(airflow: WatchedAirflow) -> float:
 
 
 @contextmanager
-def _server(seconds: float) -> Iterator[str]:
+def server(seconds: float) -> Iterator[str]:
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.tiny_files", str(port), str(seconds)], cwd=ROOT

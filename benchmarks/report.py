@@ -111,6 +111,18 @@ def many_items_table(result: Measured) -> Table:
     return table
 
 
+def item_streams_table(result: Measured) -> Table:
+    table = Table(title="20 pages x 5 items, 1.5 s a page, 0.2 s an item; 2,000 items that do nothing")
+    for column in ("", "first item, s", "all done, s"):
+        table.add_column(column, justify="left" if not column else "right")
+    rows = {name: one for name, one in result.items() if name != "peers"}
+    rows |= {f"{peer}, {case}": one for peer, of_it in result["peers"].items() for case, one in of_it.items()}
+    for name, one in rows.items():
+        first, done = one.get("first_item"), one.get("all_done")
+        table.add_row(name, f"{first:.1f}" if first else "", f"{done:.1f}" if done else "> 180")
+    return table
+
+
 def print_tables(console: Console, results: Measured) -> None:
     if "first_item" in results:
         result = results["first_item"]
@@ -134,6 +146,13 @@ def print_tables(console: Console, results: Measured) -> None:
             console.print("300 open streams in one triggerer:", results[name])
     if "many items" in results:
         console.print(many_items_table(results["many items"]))
+    if "resumed items" in results:
+        result = results["resumed items"]
+        console.print("17,000 files, killed at half:", result["resumed"])
+        peaks = {name: one["peak_mb"] for name, one in result["memory"].items()}
+        console.print(peaks_table("items that do nothing: largest process of each kind, MB", peaks))
+    if "item streams" in results:
+        console.print(item_streams_table(results["item streams"]))
 
 
 def draw(results: Measured, picture: Path) -> None:

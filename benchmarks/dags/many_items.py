@@ -72,6 +72,9 @@ with DAG("files_pool", schedule=None, params=PARAMS):
 with DAG("files_iterate", schedule=None, params=PARAMS):
     iterate(fetch, concurrency=AT_A_TIME).over(index=indexes())
 
+with DAG("files_resumed", schedule=None, params=PARAMS):
+    iterate(fetch.override(retries=1, retry_delay=timedelta(0)), concurrency=AT_A_TIME).over(index=indexes())
+
 with DAG("files_iterate_threads", schedule=None, params=PARAMS):
     iterate(fetch_in_thread, concurrency=THREADS).over(index=indexes())
 

@@ -15,6 +15,7 @@ from tests.chaos.operators import TwoHopsOperator, write_item, write_item_async
 
 PARAMS = {"book": Param(""), "items": Param(10, type="integer"), "seconds": Param(0.5, type="number")}
 TRIES: Any = {"task_id": "items", "retries": 10, "retry_delay": timedelta(seconds=1)}
+LIMITS: Any = {"concurrency": 6, "limits_interval": 20}
 
 
 @task
@@ -41,12 +42,15 @@ async def in_a_loop(number: int, params: Any = None) -> int:
     return number * 10
 
 
+def iterated(kind: str) -> Any:
+    if kind == "deferrable":
+        return iterate(TwoHopsOperator.partial(**TRIES, seconds="{{ params.seconds }}"), **LIMITS)
+    function: Any = in_a_thread if kind == "sync" else in_a_loop
+    return iterate(task(**TRIES)(function), **LIMITS)
+
+
 if has_state_store():
-    for kind, what in (
-        ("sync", task(**TRIES)(in_a_thread)),
-        ("async", task(**TRIES)(in_a_loop)),
-        ("deferrable", TwoHopsOperator.partial(**TRIES, seconds="{{ params.seconds }}")),
-    ):
+    for kind in ("sync", "async", "deferrable"):
         with DAG(f"chaotic_items_{kind}", schedule=None, params=PARAMS):
-            items = iterate(what, concurrency=6, limits_interval=20).over(number=numbers())
+            items = iterated(kind).over(number=numbers())
             collect(items.output if kind == "deferrable" else items)
