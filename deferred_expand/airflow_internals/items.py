@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +39,21 @@ class ItemTaskInstance(RuntimeTaskInstance):
     :ivar item_index: of the item, from 0.
     :ivar pushed: XComs of the item; they go with its result.
     :ivar began: when this try of the item did.
+    :ivar pulled: while its templates are rendered: what was pulled for those of other items.
     """
 
     item_index: int = -1
     began: Any = None
     pushed: dict[str, Any] = Field(default_factory=dict)
+    pulled: Any = None
+
+    def xcom_pull(self, *args: Any, **kwargs: Any) -> Any:
+        if self.pulled is None:
+            return super().xcom_pull(*args, **kwargs)
+        what = repr((args, sorted(kwargs.items())))
+        if what not in self.pulled:
+            self.pulled[what] = super().xcom_pull(*args, **kwargs)
+        return deepcopy(self.pulled[what])  # an item may change what it is given
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
@@ -95,6 +106,7 @@ def make_item(
     arguments: Mapping[str, Any],
     data: Collection[str],
     jinja_env: Any,
+    pulled: dict[str, Any],
 ) -> tuple[BaseOperator, dict[str, Any]]:
     """
     An item's operator, rendered, and its context. This may block.
@@ -104,12 +116,14 @@ def make_item(
     :param outer: the context of the task instance.
     :param data: names of arguments that are no templates.
     :param jinja_env: of the mapped operator; it takes a while to make.
+    :param pulled: XComs that templates ask for, those of ``.partial()``, are asked for once.
     """
     decorated = isinstance(mapped, DecoratedMappedOperator)
     task = mapped.unmap({"op_kwargs": arguments} if decorated else arguments)
     task.start_from_trigger = False
     task.execution_timeout = None  # a signal would end it, which reaches the main thread only
     context = _context_of(outer, task, index)
+    context["ti"].pulled = pulled
     task._do_render_template_fields(
         parent=task,
         template_fields=mapped.template_fields,
@@ -117,6 +131,7 @@ def make_item(
         jinja_env=jinja_env,
         seen_oids={id(arguments[name]) for name in data},
     )
+    context["ti"].pulled = None
     return task, context
 
 

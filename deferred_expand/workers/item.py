@@ -80,6 +80,7 @@ class ItemRunner:
         self._mapped, self._arguments, self._outer = mapped, arguments, outer
         self._threads, self._timeout, self._largest = threads, timeout, largest
         self._jinja_env = mapped.get_template_env()
+        self._pulled: dict[str, Any] = {}
         self._keeps_results = bool(mapped.partial_kwargs.get("do_xcom_push", True))
 
     async def run(self, item: Item, place: ItemPlace) -> Ended:
@@ -141,7 +142,9 @@ class ItemRunner:
 
     def _begin(self, item: Item) -> ItemChain:
         arguments, data = self._arguments.finish(item.given)
-        task, context = make_item(self._mapped, self._outer, item.index, arguments, data, self._jinja_env)
+        task, context = make_item(
+            self._mapped, self._outer, item.index, arguments, data, self._jinja_env, self._pulled
+        )
         self.live[item.index] = task
         return ItemChain(task, context)
 

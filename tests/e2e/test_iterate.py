@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ def test_all_that_can_be_iterated(airflow: LocalAirflow) -> None:
         "zipped": [100 + 2 * value for value in values],
     }
     assert run.states("hops") == ["success", "success"]
+    asked = re.findall(rf"/xcoms/{run.dag_id}/[^ ]+/hundred/", airflow.output("api-server").read_text())
+    assert len(asked) <= 1 + 4, "written once, and read once but by items that begin together"
     log = run.log("doubled", 0)
     assert "[item 7] the value is 7" in log
     (label,) = [instance["rendered_map_index"] for instance in run.instances("doubled")]

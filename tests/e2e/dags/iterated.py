@@ -251,6 +251,15 @@ if has_state_store():
         def summed(a: int, b: int) -> int:
             return a + b
 
+        @task
+        def hundred() -> list[int]:
+            return [100]
+
+        @task
+        def on_top(a: int, base: list[int]) -> int:
+            base.append(a)  # no other item sees it
+            return sum(base)
+
         given = some()
         double = iterate(doubled, concurrency=4).over(value=given)
         hops = iterate(
@@ -265,7 +274,9 @@ if has_state_store():
                 "products": products,
                 "sums": iterate(summed).over_kwargs([{"a": 1, "b": 2}, {"a": 3, "b": 4}]),
                 "hops": hops.over(index=given).output,
-                "zipped": iterate(summed.partial(b=100)).over(a=given.zip(given).map(lambda pair: sum(pair))),
+                "zipped": iterate(on_top.partial(base=hundred()), concurrency=4).over(
+                    a=given.zip(given).map(lambda pair: sum(pair))
+                ),
             }
         )
         pokes.over(index=[0, 1, 2])
