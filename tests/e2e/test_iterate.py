@@ -197,6 +197,7 @@ def test_an_instance_whose_items_all_wait_frees_its_slot(airflow: LocalAirflow, 
     assert not [key for key in keys if key.startswith("deferred_expand.waited")]
 
 
+@pytest.mark.long
 def test_a_person_stops_it_while_its_items_wait(airflow: LocalAirflow, tmp_path: Path) -> None:
     run, told = start(airflow, "iterated_waits", tmp_path, items=5, takes=60)
     wait_until("it is deferred", lambda: run.states("items") == ["deferred"], 120)
