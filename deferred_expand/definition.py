@@ -15,6 +15,7 @@ from deferred_expand.iterating.tolerance import Tolerance
 from deferred_expand.shaping.steps import NamedStep
 from deferred_expand.sources.importing import FunctionName, name_from_json
 from deferred_expand.streams.ref import StreamRef
+from deferred_expand.streams.units import ITEM, Unit
 from deferred_expand.walking.clock import TimeLimits
 from deferred_expand.walking.retry import SourceRetry
 
@@ -41,8 +42,7 @@ class StreamDefinition:
     :param fail_fast: the DAG's: the first item that fails ends the stream.
     :param tolerate: items that may fail before that, where the DAG does not fail fast; ``None``: all.
     :param execution_timeout: the unmapped task's, in seconds.
-    :param by_batch: an instance of the mapped task has a whole batch, and the stream counts these where
-        it otherwise counts items.
+    :param unit: what an instance of the mapped task has, and the stream counts.
 
     The rest is as :class:`~deferred_expand.DeferredExpandOperator` says.
     """
@@ -69,7 +69,7 @@ class StreamDefinition:
     fail_fast: bool
     page_timeout: float | None = None
     execution_timeout: float | None = None
-    by_batch: bool = False
+    unit: Unit = ITEM
     tolerate: int | str | None = None
 
     def ref(self, run_id: str) -> StreamRef:
@@ -115,5 +115,6 @@ class StreamDefinition:
                 for name in ("steps", "item_steps")
             },
             "retry": SourceRetry(**data["retry"]) if data["retry"] else None,
+            "unit": Unit(**data["unit"]),
         }
         return cls(**{**data, **read})

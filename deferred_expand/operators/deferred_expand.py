@@ -213,7 +213,7 @@ class DeferredExpandOperator(FollowedOperator):
             fail_fast=self.dag.fail_fast,
             page_timeout=self.page_timeout,
             execution_timeout=_seconds(self.execution_timeout or None),
-            by_batch=self.by_batch,
+            unit=self.unit,
             tolerate=self.tolerate,
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from deferred_expand import settings
 from deferred_expand.airflow_internals.mapping import MappedOperator, expand_over, is_expanded_over, reads
 from deferred_expand.airflow_internals.sdk import TriggerRule
@@ -14,6 +16,7 @@ from deferred_expand.operators.mapped import stream_references
 from deferred_expand.operators.reference import StreamReference
 from deferred_expand.shaping.follow import follow
 from deferred_expand.shaping.steps import split
+from deferred_expand.streams.units import BATCH, ITEM
 from deferred_expand.workers.arguments import SourceArguments
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from deferred_expand.airflow_internals.sdk import AbstractOperator, BaseOperator
     from deferred_expand.definition import StreamDefinition
     from deferred_expand.shaping.steps import Steps
+    from deferred_expand.streams.units import Unit
 
 
 class FollowedOperator(SourceArguments, ParsedOperator):
@@ -56,9 +60,9 @@ class FollowedOperator(SourceArguments, ParsedOperator):
         return self._mapped.task_id if self._mapped else None
 
     @property
-    def by_batch(self) -> bool:
-        """Whether an instance of the task over it has a whole batch."""
-        return self._mapped is not None and iterates(self._mapped)
+    def unit(self) -> Unit:
+        """What an instance of the task over it has."""
+        return ITEM if self._mapped is None else unit_of(self._mapped)
 
     @property
     def hops_on_worker(self) -> bool:
@@ -86,7 +90,7 @@ class FollowedOperator(SourceArguments, ParsedOperator):
     def _expand(self, mapped: MappedOperator) -> FollowedOperator:
         """:return: the operator whose length the task follows; another than this when it is not the first."""
         ((_, reference),) = stream_references(mapped)
-        apart = reference.steps or iterates(mapped)  # from others that follow the stream
+        apart = reference.steps or not unit_of(mapped).is_item  # from others that follow the stream
         if self._mapped is not None or (self._shared and apart):
             self._share()
         if self._mapped is None and not (self._shared and apart):
@@ -108,7 +112,7 @@ class FollowedOperator(SourceArguments, ParsedOperator):
             return
         self._shared = True
         mapped = self._mapped
-        if mapped is None or not (self._steps or self._item_steps or iterates(mapped)):
+        if mapped is None or not (self._steps or self._item_steps or not self.unit.is_item):
             return
         self._mapped, self._steps, self._item_steps = None, (), ()
         branch = self._branch_for(mapped)
@@ -119,7 +123,7 @@ class FollowedOperator(SourceArguments, ParsedOperator):
     def _branch_for(self, mapped: MappedOperator) -> FollowedOperator:
         ((name, reference),) = stream_references(mapped)
         branch = self._branch((self,), str(mapped.label))
-        expand_over(mapped, name, StreamReference(operator=branch, steps=reference.steps))
+        expand_over(mapped, name, attrs.evolve(reference, operator=branch))
         return branch._expand(mapped)
 
     # -- streams made of it -----------------------------------------------------------------------
@@ -167,3 +171,11 @@ class FollowedOperator(SourceArguments, ParsedOperator):
         branch.trigger_rule = TriggerRule.ALWAYS
         branch.set_upstream(parents)
         return branch
+
+
+def unit_of(mapped: MappedOperator) -> Unit:
+    """What each instance of a task that is expanded over a stream has of it."""
+    if iterates(mapped):
+        return BATCH
+    ((_, reference),) = stream_references(mapped)
+    return reference.unit

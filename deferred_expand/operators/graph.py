@@ -11,6 +11,7 @@ from deferred_expand.airflow_internals.tasks import template_texts
 from deferred_expand.definition import StreamDefinition
 from deferred_expand.exceptions import DefinitionError
 from deferred_expand.sources.function import takes
+from deferred_expand.streams.units import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ def check_complete_dag(stream: StreamTask, source: Source, dag: Any) -> None:
         return
     _check_nobody_waits_in_a_circle(stream, dag)
     _warn_of_held_places(stream, dag)
-    if definition.by_batch:
+    if definition.unit == BATCH:
         _check_what_counts_items(stream, source)
     else:
         spare_workers(dag.get_task(definition.mapped_task_id))

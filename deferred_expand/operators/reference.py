@@ -11,6 +11,7 @@ from deferred_expand.airflow_internals.sdk import PlainXComArg
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import DefinitionError, SourceNotImportable
 from deferred_expand.shaping.steps import Kind, Step, Steps, find_steps
+from deferred_expand.streams.units import ITEM, Unit
 from deferred_expand.workers.items import BatchItems, StreamItems
 from deferred_expand.workers.reader import StreamReader
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from deferred_expand.definition import StreamDefinition
 
 UNSET = object()
+_OF_UNIT: dict[str, type[StreamItems | BatchItems]] = {"item": StreamItems, "batch": BatchItems}
 
 Function = Callable[[Any], Any] | str
 """A function, or its ``"package.module:name"``."""
@@ -55,9 +57,11 @@ class StreamReference(PlainXComArg):
     literal (airflow/sdk/definitions/_internal/expandinput.py, ``ListOfDictsExpandInput.resolve``).
 
     :param steps: what becomes of each item.
+    :param unit: what an instance of a task that is expanded over it has: an item, or a window of them.
     """
 
     steps: Steps = ()
+    unit: Unit = ITEM
 
     @property
     def stream(self) -> StreamTask:
@@ -99,7 +103,7 @@ class StreamReference(PlainXComArg):
         store = StreamStore(definition.ref(ti.run_id))
         if ti.task_id == definition.mapped_task_id:
             steps = find_steps(definition.item_steps, self.operator.get_dag())
-            return (BatchItems if definition.by_batch else StreamItems)(store, steps, ti.map_index)
+            return _OF_UNIT[definition.unit.kind](store, steps, ti.map_index)
         return StreamReader(store, self.steps, drops=definition.may_skip)
 
     def __getitem__(self, key: str) -> NoReturn:

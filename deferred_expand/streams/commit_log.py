@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure, check_version
 from deferred_expand.streams.page import JSON, START, Position
+from deferred_expand.streams.units import BATCH, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from deferred_expand.streams.units import UnitKind
 
 LOG_VERSION = 4
 INDEX_ENTRIES = 32
@@ -46,7 +49,8 @@ class CommitLog:
     :param waited: the last try of the stream head, and the seconds that it had waited for the source at the
         last commit; only kept where that is limited.
     :param at: when the last batch was staged, or the stream opened, in seconds since the epoch.
-    :param by_batch: each batch has one instance, and counts as one item.
+    :param unit: what ``items`` counts, and instances are made for: items, batches or windows. Of a window
+        only the batch that closes it counts.
     """
 
     stream: str
@@ -62,7 +66,7 @@ class CommitLog:
     failed_before: tuple[int, int] | None = None
     waited: tuple[int, float] | None = None
     at: int | None = None
-    by_batch: bool = False
+    unit: UnitKind = "item"
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -76,10 +80,10 @@ class CommitLog:
     def describe(self) -> str:
         """For people: a label, a log line."""
         state = "failed" if self.failure is not None else "ended" if self.ended else "open"
-        batches = f"{self.batches} batch{'es' * (self.batches != 1)}"
-        if self.by_batch:
+        batches = BATCH.counted(self.batches)
+        if self.unit == "batch":
             return f"stream {state}: {batches}"
-        return f"stream {state}: {self.items} item{'s' * (self.items != 1)} in {batches}"
+        return f"stream {state}: {Unit(self.unit).counted(self.items)} in {batches}"
 
     @property
     def label(self) -> str:

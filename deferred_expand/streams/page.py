@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from deferred_expand.exceptions import CursorNotSerializable
+from deferred_expand.streams.units import EMPTY, OpenWindow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,10 +79,13 @@ class Position:
 
     Exact whether a batch ends at a page's end or inside a page, and with a source that takes no
     cursor at all (then ``cursor`` stays ``None`` and ``skip`` counts from the start).
+
+    :param window: that is open there, where the stream is cut into windows.
     """
 
     cursor: JSON = None
     skip: int = 0
+    window: OpenWindow = EMPTY
 
     def after(self, count: int) -> Position:
         """The place ``count`` items further on, with no new cursor."""
@@ -89,11 +93,13 @@ class Position:
 
     def to_json(self) -> dict[str, JSON]:
         """The cursor as text: in an XCom, Airflow would take keys like ``__type`` for its own."""
-        return {"cursor": json.dumps(self.cursor), "skip": self.skip}
+        window: dict[str, JSON] = {"window": self.window.to_json()} if self.window.items else {}
+        return {"cursor": json.dumps(self.cursor), "skip": self.skip, **window}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Position:
-        return cls(cursor=json.loads(data["cursor"]), skip=data["skip"])
+        window = OpenWindow.from_json(data.get("window"))
+        return cls(cursor=json.loads(data["cursor"]), skip=data["skip"], window=window)
 
 
 START = Position()

@@ -136,7 +136,7 @@ class WalkOpener:
             max_items=definition.max_items or math.inf,
             retry=definition.retry,
             limits=definition.limits,
-            by_batch=definition.by_batch,
+            unit=definition.unit,
         )
 
     def _guard(self) -> Guard | None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from deferred_expand.streams.units import BATCH
 from deferred_expand.walking.staging import write_batch
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class Batcher:
             waited = 0.0 if self._policy.limits.execution_timeout is None else self._clock.waited
             end = source.take(len(batch))
             position = replace(end, cursor=await self._stager.seal(end.cursor))
-            count = 1 if self._policy.by_batch else len(batch)
+            count = 1 if self._policy.unit == BATCH else len(batch)
             self.staged.append(Staged(count, len(batch), size, position, waited, int(time.time())))
             self._changed.set()
         self._weigh(encoded, source.full)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deferred_expand.streams.units import ITEM, Unit
 from deferred_expand.walking.clock import NO_LIMITS, TimeLimits
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class WalkPolicy:
     :param max_batch_bytes: size of a batch at most; keeps what is in memory small when items are large.
     :param limits: of the time that the source may take.
     :param max_items: at which the stream ends, whatever the source has left.
-    :param by_batch: a batch counts as one in what is committed.
+    :param unit: what is counted.
     :param resumable: the source takes a cursor; otherwise it is walked from the start again.
     """
 
@@ -38,7 +39,7 @@ class WalkPolicy:
     retry: SourceRetry | None = None
     limits: TimeLimits = NO_LIMITS
     max_items: float = math.inf
-    by_batch: bool = False
+    unit: Unit = ITEM
 
     @property
     def name(self) -> str:

@@ -50,8 +50,8 @@ class StreamOpener:
     def open(self) -> MappableValue:
         """Open the stream anew; what an earlier run of this task left is gone by now."""
         self._say_where_hops_run()
-        by_batch, ref = self._definition.by_batch, self._wait.ref
-        log = CommitLog(stream=uuid4().hex, at=int(time.time()), by_batch=by_batch)
+        ref = self._wait.ref
+        log = CommitLog(stream=uuid4().hex, at=int(time.time()), unit=self._definition.unit.kind)
         self._wait.store.write_log(log)
         if ref.mapped_task_id is None:
             for parent in self._definition.parent_refs(self._wait.run_id):

@@ -10,6 +10,7 @@ import pytest
 
 from deferred_expand.streams.events import Checkpoint
 from deferred_expand.streams.page import Page
+from deferred_expand.streams.units import BATCH
 from tests.unit.helpers import Committer, MemoryStager, PagedNumbers, after, make_walk
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ async def test_what_is_asked_for_at_once_is_staged_though_another_waits_for_its_
 
 async def test_a_batch_counts_as_one_where_an_instance_has_all_of_it() -> None:
     source = PagedNumbers(pages=9, size=3, delay=0.5)
-    walk: Walk = make_walk(source, MemoryStager(), START, batch_size=4, batch_interval=2, by_batch=True)
+    walk: Walk = make_walk(source, MemoryStager(), START, batch_size=4, batch_interval=2, unit=BATCH)
     walk.start()
     committer = Committer(walk, 0.0)
     await committer.run(START)
@@ -152,7 +153,7 @@ async def test_a_batch_counts_as_one_where_an_instance_has_all_of_it() -> None:
 async def test_how_far_a_walk_goes_ahead_is_of_items_also_where_batches_count() -> None:
     stager = MemoryStager()
     walk: Walk = make_walk(
-        PagedNumbers(pages=50, size=4), stager, START, batch_size=4, by_batch=True, walk_ahead=12
+        PagedNumbers(pages=50, size=4), stager, START, batch_size=4, unit=BATCH, walk_ahead=12
     )
     walk.start()
     await asyncio.sleep(5)

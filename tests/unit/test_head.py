@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
@@ -112,7 +111,7 @@ def test_the_label_tells_since_when_nothing_has_come(monkeypatch: pytest.MonkeyP
         head = StreamHeadOperator(
             task_id="head", definition=replace(stream.definition, mapped_task_id="insert"), source_kwargs={}
         )
-        stream._mapped = Mock(task_id="insert", **{"_get_specified_expand_input.return_value": None})
+        EchoOperator.partial(task_id="insert").expand(value=stream.output)
     airflow.tables.instances["users", -1] = "success"
     with time_machine.travel(NOON, tick=False):
         stream.execute(airflow.context(map_index=-1))

@@ -18,6 +18,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from deferred_expand import DefinitionError, SourceRetry, iterate
 from deferred_expand.airflow_internals import state_store
 from deferred_expand.operators import iterate as iterate_module
+from deferred_expand.streams.units import BATCH, ITEM
 from deferred_expand.workers.head import StreamHeadOperator
 from deferred_expand.workers.iterable import IterableOperator
 from tests.e2e import sources
@@ -192,7 +193,7 @@ def test_an_operator_of_ones_own_is_iterated(dag: DAG) -> None:
 
 def is_by_batch(dag: DAG, task_id: str) -> bool:
     task: Any = dag.get_task(task_id)
-    return bool(task.definition.by_batch)
+    return bool(task.definition.unit == BATCH)
 
 
 def test_over_a_stream_there_is_a_head_and_an_instance_for_each_batch(dag: DAG) -> None:
@@ -200,10 +201,10 @@ def test_over_a_stream_there_is_a_head_and_an_instance_for_each_batch(dag: DAG) 
     mapped: Any = iterate(EchoOperator.partial(task_id="echo"), concurrency=3).over(value=users.output)
     assert edges(dag) == {"users > echo"}
     assert length_from(dag, "echo") == {"users"}, "it grows with the stream"
-    assert users.definition.by_batch
+    assert users.definition.unit == BATCH
     assert isinstance(mapped.make_head(), StreamHeadOperator)
     assert isinstance(mapped.make_instance(), IterableOperator)
-    assert not stream(task_id="other").definition.by_batch
+    assert stream(task_id="other").definition.unit == ITEM
 
 
 def test_over_a_stream_that_others_follow_it_has_one_of_its_own(dag: DAG) -> None:
@@ -211,7 +212,7 @@ def test_over_a_stream_that_others_follow_it_has_one_of_its_own(dag: DAG) -> Non
     expand("echo", users.output)
     iterate(EchoOperator.partial(task_id="items")).over(value=users.output)
     assert edges(dag) == {"users > echo", "users > users.items", "users.items > items"}
-    assert not users.definition.by_batch
+    assert users.definition.unit == ITEM
     assert is_by_batch(dag, "users.items")
 
 
