@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from deferred_expand.committing.codec import encode_batches
 from deferred_expand.sources.sealing import seal, unseal
-from deferred_expand.streams.commit_log import batch_name
+from deferred_expand.streams.commit_index import batch_name
 from deferred_expand.walking.threads import Threads
 
 if TYPE_CHECKING:

@@ -11,16 +11,8 @@ from deferred_expand.airflow_internals.comms import is_map_length_refusal
 from deferred_expand.airflow_internals.sdk import BaseXCom, XCom
 from deferred_expand.committing.codec import decode_item
 from deferred_expand.exceptions import ItemNotFound, MapLengthExceeded
-from deferred_expand.streams.commit_log import (
-    Commit,
-    CommitLog,
-    IndexPage,
-    batch_name,
-    first_lost,
-    locate,
-    page_from_json,
-    page_to_json,
-)
+from deferred_expand.streams.commit_index import IndexPage, batch_name, locate, page_from_json, page_to_json
+from deferred_expand.streams.commit_log import Commit, CommitLog, first_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -176,7 +168,7 @@ class StreamStore:
         texts: list[str] | None = None
         first = 0
         if 1 <= number <= log.items:
-            entry = locate(log, number, lambda name: self._read_page(log, name))
+            entry = locate(log.index, number, lambda name: self._read_page(log, name))
             if entry is not None:
                 first, name = entry
                 texts = XCom.get_one(key=_batch_key(name), **self._where)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from deferred_expand import settings
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY, LOG_KEY, index_key
 from deferred_expand.exceptions import MapLengthExceeded
-from deferred_expand.streams.commit_log import CommitLog, note_refused, page_to_json, plan_commit
+from deferred_expand.streams.commit_index import page_to_json
+from deferred_expand.streams.commit_log import CommitLog, note_refused, plan_commit
 from deferred_expand.streams.events import Announcement
 
 if TYPE_CHECKING:

@@ -3,33 +3,26 @@ The commit log, and the plan of a commit.
 
 Writing the log is the commit: what it counts is in the stream, and nothing else is. It stays small
 however long the stream gets and however small its batches are, because where older items lie is kept
-in an index: a tree of pages with :data:`INDEX_ENTRIES` entries each, of which the log holds what is in
-no page yet. Pages never change once the log has passed them.
+in an index.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from deferred_expand.streams.commit_index import IndexPage, batch_name, enter, page_from_json, page_to_json
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure, check_version
 from deferred_expand.streams.page import JSON, START, Position
 from deferred_expand.streams.units import BATCH, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from deferred_expand.streams.units import UnitKind
 
 LOG_VERSION = 4
-INDEX_ENTRIES = 32
 LEFT_KEPT = 16  # walks that the stream has gone on without; those of a stream with more are not known
 
-IndexEntry = tuple[int, str]
-"""Number of the first item in a batch or page, and the name of that."""
-IndexPage = tuple[IndexEntry, ...]
 LeftWalk = tuple[int, str]
 """Number of the first of a walk's batches that can never be committed, and the walk's name."""
 
@@ -130,56 +123,6 @@ class Commit:
     items_before: int
 
 
-def page_to_json(page: IndexPage) -> JSON:
-    return [list(entry) for entry in page]
-
-
-def page_from_json(data: list[list[Any]]) -> IndexPage:
-    return tuple((first, name) for first, name in data)
-
-
-def batch_name(number: int, writer: str) -> str:
-    """A batch's name within its stream; two walks never use the same."""
-    return f"{number}.{writer}"
-
-
-def locate(log: CommitLog, item: int, read_page: Callable[[str], IndexPage]) -> IndexEntry | None:
-    """
-    The batch that holds a committed item, counted from 1.
-
-    :param read_page: an index page; each level of the tree costs one, and none is for the last items.
-    :return: ``None``: a page is gone.
-    """
-    level = next(n for n, page in enumerate(log.index) if page and page[0][0] <= item)
-    entry = _last_before(log.index[level], item)
-    for _ in range(level):
-        page = read_page(entry[1])
-        if not page:
-            return None
-        entry = _last_before(page, item)
-    return entry
-
-
-def _last_before(page: IndexPage, item: int) -> IndexEntry:
-    return page[bisect_right(page, item, key=lambda entry: entry[0]) - 1]
-
-
-def _enter(
-    index: list[list[IndexEntry]], pages: dict[str, IndexPage], number: int, entry: IndexEntry
-) -> None:
-    """Add the entry of the batch with a number; where that fills a page, its entry one level higher."""
-    for level, entries in enumerate(index):
-        entries.append(entry)
-        if len(entries) < INDEX_ENTRIES:
-            return
-        number //= INDEX_ENTRIES
-        name = f"{level}.{number}"
-        pages[name] = tuple(entries)
-        entry = (entries[0][0], name)
-        entries.clear()
-    index.append([entry])
-
-
 def plan_commit(log: CommitLog, event: BatchEvent, try_number: int) -> Commit | None:
     """
     Decide what an event commits.
@@ -203,7 +146,7 @@ def plan_commit(log: CommitLog, event: BatchEvent, try_number: int) -> Commit | 
     pages: dict[str, IndexPage] = {}
     items, index = log.items, [list(page) for page in log.index]
     for number, count in enumerate(counts, log.batches):
-        _enter(index, pages, number, (items + 1, batch_name(number, event.writer)))
+        enter(index, pages, number, (items + 1, batch_name(number, event.writer)))
         items += count
     committed = replace(
         log,

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from deferred_expand.streams.units import BATCH
 from deferred_expand.walking.staging import write_batch
+from deferred_expand.walking.windowing import Windowing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Staged:
     """
     A batch that is written, and not known to be committed.
 
-    :param count: of what the stream counts: its items, or the batch.
+    :param count: of what the stream counts: its items, the batch, or the window that it closes.
     :param items: in it.
     :param size: in bytes, as it is stored.
     :param position: in the source, right after its last item; the cursor is sealed.
@@ -60,9 +60,12 @@ class Batcher:
     cheap, and grow by themselves where commits take long. A worker takes all that there is at one
     time.
 
+    Where the stream is cut into windows, a batch ends with its window at the latest. One that is full
+    closes with the batch that fills it; one whose time is over, or at the end of the source, with a
+    batch of no items.
+
     :ivar takes_at: when a worker will, in the loop's time (``math.inf``: nobody knows yet);
         :data:`AS_THEY_COME` for an expander.
-    :ivar dry: the source gives no more.
     """
 
     def __init__(
@@ -79,7 +82,8 @@ class Batcher:
         self.staged: deque[Staged] = deque()
         self.committed = start
         self.takes_at = AS_THEY_COME
-        self.dry = False
+        self._dry = False  # the source gives no more
+        self._ended = False  # and has come to its end
         self._source = source
         self._stager = stager
         self._policy = policy
@@ -91,10 +95,16 @@ class Batcher:
         self._hurried = False
         self._waits_for: Literal["items", "commits", "pace"] | None = None
         self._last = -math.inf  # when a batch was last due, in the loop's time
+        self._windowing = Windowing(policy.unit, start.position.window)
 
     def stop(self) -> None:
         """Stage nothing more."""
         self._stopped = True
+
+    def end(self, *, failed: bool) -> None:
+        """The source gives no more."""
+        self._dry, self._ended = True, not failed
+        self.look()
 
     def look(self) -> None:
         """There may be a batch that is due."""
@@ -133,10 +143,14 @@ class Batcher:
 
     async def stage_all(self) -> None:
         """Until the source is dry, or nothing more shall be."""
-        if await self._batch_is_due():
+        self._windowing.begin()
+        if await self._batch_is_due() and self._source.buffer:
             await self._weigh_first_item()
         while await self._batch_is_due():
-            await self._stage()
+            if self._window_is_over:
+                await self._close_window()
+            else:
+                await self._stage()
             await self._until_walk_ahead()
 
     # -- when ---------------------------------------------------------------------------------------
@@ -144,11 +158,15 @@ class Batcher:
     async def _batch_is_due(self) -> bool:
         """Wait for a batch that is due; ``False``: there will be none."""
         loop, source = asyncio.get_running_loop(), self._source
-        wanted = source.taken < self._policy.max_items
-        while not self._stopped and not (self.dry and not (wanted and source.buffer)):
+        while not self._stopped:
+            wanted = source.taken < self._policy.max_items
+            if self._dry and not (wanted and source.buffer):
+                return self._window_is_over
             due_in = self._due_in() if wanted else None
             if due_in is not None and due_in <= A_MOMENT:
-                self._hurried = False
+                if self._hurried:
+                    self._windowing.close()
+                    self._hurried = False
                 return True
             source.pulled.clear()
             timer = None if due_in is None else loop.call_later(due_in, source.pulled.set)
@@ -161,13 +179,17 @@ class Batcher:
         return False
 
     def _due_in(self) -> float | None:
-        """Seconds until what has been pulled is a batch; ``None``: nobody knows."""
+        """Seconds until there is something to stage; ``None``: nobody knows."""
+        due = [due for due in (self._items_due_in(), self._window_due_in()) if due is not None]
+        return min(due, default=None)
+
+    def _items_due_in(self) -> float | None:
+        """Seconds until what has been pulled is a batch."""
         source, oldest = self._source, self._source.buffer.oldest
         if oldest is None:
             return None
-        pulled = len(source.buffer)
-        may = pulled if self._pace is None else min(pulled, self._pace.allows(source.taken, oldest))
-        if self._hurried or may >= source.full or (self.dry and may == pulled):
+        pulled, may = len(source.buffer), self._may_stage
+        if self._hurried or may >= self._windowing.left(source.full) or (self._dry and may == pulled):
             return 0.0
         if self.takes_at != AS_THEY_COME:
             due = max(oldest + TOGETHER, self.takes_at)
@@ -176,6 +198,25 @@ class Batcher:
         else:
             due = max(oldest + TOGETHER, self._last + self._policy.batch_interval)
         return None if due == math.inf else due - asyncio.get_running_loop().time()
+
+    @property
+    def _may_stage(self) -> int:
+        """Items, of what has been pulled."""
+        source, oldest = self._source, self._source.buffer.oldest
+        if self._pace is None or oldest is None:
+            return len(source.buffer)
+        return min(len(source.buffer), self._pace.allows(source.taken, oldest))
+
+    def _window_due_in(self) -> float | None:
+        """Seconds until the window closes that has items, if it does before it is full."""
+        is_last = self._ended and not self._source.buffer
+        return self._windowing.due_in(at_once=self._hurried or is_last)
+
+    @property
+    def _window_is_over(self) -> bool:
+        """It closes now, with what is staged of it."""
+        due_in = self._window_due_in()
+        return due_in is not None and due_in <= A_MOMENT and not self._may_stage
 
     @contextmanager
     def _waiting(self, what: Literal["items", "commits", "pace"]) -> Iterator[None]:
@@ -216,20 +257,28 @@ class Batcher:
     async def _stage(self) -> None:
         source, items = self._source, self._source.taken
         self._last = asyncio.get_running_loop().time()
-        count = int(min(source.full, self._policy.max_items - items))
+        count = int(min(self._windowing.left(source.full), self._policy.max_items - items))
         if self._pace is not None and source.buffer.oldest is not None:
             with self._waiting("pace"):
                 count = await self._pace.room(items, min(count, len(source.buffer)), source.buffer.oldest)
         encoded = await self._stager.encode(source.buffer.peek(count), items + 1)
         for batch, size in zip(encoded.batches, encoded.sizes, strict=True):
-            number = self.committed.batches + len(self.staged)
-            await write_batch(self._stager, self._policy, number, self._writer, batch)
-            waited = 0.0 if self._policy.limits.execution_timeout is None else self._clock.waited
-            end = source.take(len(batch))
-            position = replace(end, cursor=await self._stager.seal(end.cursor))
-            count = 1 if self._policy.unit == BATCH else len(batch)
-            self.staged.append(Staged(count, len(batch), size, position, waited, int(time.time())))
-            self._changed.set()
+            await self._stage_batch(batch, size)
         self._weigh(encoded, source.full)
         if encoded.error is not None:
             raise encoded.error
+
+    async def _close_window(self) -> None:
+        self._source.count_as_taken(self._windowing.missing)
+        await self._stage_batch([], 0, closes=True)
+
+    async def _stage_batch(self, batch: list[str], size: int, *, closes: bool = False) -> None:
+        """:param closes: the window, though it is not full."""
+        number = self.committed.batches + len(self.staged)
+        await write_batch(self._stager, self._policy, number, self._writer, batch)
+        waited = 0.0 if self._policy.limits.execution_timeout is None else self._clock.waited
+        end = self._source.take(len(batch))
+        count = self._windowing.count(len(batch), closes=closes)
+        position = replace(end, cursor=await self._stager.seal(end.cursor), window=self._windowing.open)
+        self.staged.append(Staged(count, len(batch), size, position, waited, int(time.time())))
+        self._changed.set()

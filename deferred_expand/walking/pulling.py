@@ -34,7 +34,8 @@ class Puller:
         clock: SourceClock,
     ) -> None:
         self.buffer = PageBuffer(start.position, resumable=policy.resumable)
-        self.taken = start.items  # out of the buffer, in any walk
+        # Out of the buffer, in any walk. Windows count as full, also where they have closed before.
+        self.taken = start.items * policy.unit.size + start.position.window.items
         self.full = 1  # items that make a batch: few as long as their size is not known
         self.pulled = asyncio.Event()  # there may be something to stage
         self._open_source = open_source
@@ -54,6 +55,10 @@ class Puller:
         """Take items off the buffer; returns the position right after them."""
         self.taken += count
         return self.buffer.drop(count)
+
+    def count_as_taken(self, count: int) -> None:
+        """Items that a window has no more."""
+        self.taken += count
 
     def set_full(self, items: int) -> None:
         """How many items make a batch from now on."""

@@ -261,8 +261,7 @@ class Walk:
             self._guarding = self._begin(self._guard(), f"guard of {self._policy.name}")
         failure = await self._pull(staging)
         self.clock.stop()
-        self._batcher.dry = True
-        self._batcher.look()
+        self._batcher.end(failed=failure is not None)
         await self._until_one_ends(staging)
         if self._closed:
             return False

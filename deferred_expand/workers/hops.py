@@ -21,7 +21,7 @@ from deferred_expand.sources.chain import Hop, HopResult, OperatorChain
 from deferred_expand.sources.hops import OVER
 from deferred_expand.sources.importing import ImportPath, find_function
 from deferred_expand.sources.sealing import seal, unseal
-from deferred_expand.streams.commit_log import batch_name
+from deferred_expand.streams.commit_index import batch_name
 from deferred_expand.streams.events import BatchEvent, Failure
 from deferred_expand.streams.page import Position
 from deferred_expand.triggers.hop import HopTrigger

@@ -19,7 +19,7 @@ from deferred_expand.committing.board import install_board
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY, StreamStore
 from deferred_expand.exceptions import ItemsRemoved, SourceError
 from deferred_expand.plugin import expander
-from deferred_expand.streams import commit_log
+from deferred_expand.streams import commit_index
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.streams.ref import StreamRef
@@ -55,7 +55,7 @@ class StreamProcesses:
 
     def __init__(self) -> None:
         self.patches = pytest.MonkeyPatch()
-        self.patches.setattr(commit_log, "INDEX_ENTRIES", ENTRIES)
+        self.patches.setattr(commit_index, "INDEX_ENTRIES", ENTRIES)
         self.patches.setenv("AIRFLOW__DEFERRED_EXPAND__WALK_AHEAD", str(WALK_AHEAD))
         self.clock = Clock()
         triggerers.install(self.patches, self.clock)

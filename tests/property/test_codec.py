@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from deferred_expand.committing.codec import decode_item, encode_batches, encode_item
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import ItemNotSerializable, ItemTooLarge
-from deferred_expand.streams.commit_log import batch_name
+from deferred_expand.streams.commit_index import batch_name
 from deferred_expand.streams.ref import StreamRef
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
 

@@ -19,7 +19,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from deferred_expand.streams.commit_log import batch_name
+from deferred_expand.streams.commit_index import batch_name
 from deferred_expand.streams.events import BatchEvent
 from tests.property.stream_processes import INSERT, StreamProcesses
 from tests.unit.helpers import PagedNumbers

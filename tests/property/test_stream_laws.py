@@ -11,14 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deferred_expand.streams.buffer import PageBuffer
-from deferred_expand.streams.commit_log import (
-    INDEX_ENTRIES,
-    CommitLog,
-    IndexPage,
-    batch_name,
-    locate,
-    plan_commit,
-)
+from deferred_expand.streams.commit_index import INDEX_ENTRIES, IndexPage, batch_name, locate
+from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.streams.page import Page, Position
 
@@ -116,7 +110,7 @@ def test_every_committed_item_is_found_in_few_reads_and_the_log_stays_small(
             read.append(page)  # noqa: B023
             return pages[page]
 
-        assert locate(log, data.draw(st.integers(first, end - 1)), read_page) == (first, name)
+        assert locate(log.index, data.draw(st.integers(first, end - 1)), read_page) == (first, name)
         assert len(read) <= max(0, math.log(log.batches, INDEX_ENTRIES))
 
 
@@ -128,6 +122,6 @@ def test_the_commit_log_of_single_items_stays_small(batches: int) -> None:
     assert len(json.dumps(plan.log.to_json())) < 2500
     for item in (1, batches // 2 + 1, batches):
         read: list[str] = []
-        entry = locate(plan.log, item, lambda name: read.append(name) or plan.pages[name])  # type: ignore[func-returns-value]  # noqa: B023
+        entry = locate(plan.log.index, item, lambda name: read.append(name) or plan.pages[name])  # type: ignore[func-returns-value]  # noqa: B023
         assert entry == (item, batch_name(item - 1, event.writer))
         assert len(read) <= 3

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from deferred_expand.committing.codec import encode_item
 from deferred_expand.committing.store import StreamStore
-from deferred_expand.streams.commit_log import CommitLog, batch_name, plan_commit
+from deferred_expand.streams.commit_index import batch_name
+from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.streams.page import START, SkippedItem
 from deferred_expand.streams.ref import StreamRef

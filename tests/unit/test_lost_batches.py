@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 
 from deferred_expand.airflow_internals.sdk import XCom
 from deferred_expand.committing.store import MOST_DELETED, StreamStore
-from deferred_expand.streams.commit_log import (
-    LEFT_KEPT,
-    CommitLog,
-    batch_name,
-    first_lost,
-    note_refused,
-    plan_commit,
-)
+from deferred_expand.streams.commit_index import batch_name
+from deferred_expand.streams.commit_log import LEFT_KEPT, CommitLog, first_lost, note_refused, plan_commit
 from deferred_expand.streams.events import BatchEvent, Checkpoint
 from deferred_expand.streams.page import START
 from deferred_expand.streams.ref import StreamRef

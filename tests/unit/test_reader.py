@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deferred_expand.shaping.follow import CommittedStream
 from deferred_expand.shaping.steps import Step
-from deferred_expand.streams import commit_log
+from deferred_expand.streams import commit_index
 from deferred_expand.streams.page import SkippedItem
 from deferred_expand.walking.threads import Threads
 from deferred_expand.workers import reader
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BATCHES, SIZE = 20, 100
-INDEXED = BATCHES // commit_log.INDEX_ENTRIES  # index pages
+INDEXED = BATCHES // commit_index.INDEX_ENTRIES  # index pages
 
 
 def is_even(number: int) -> bool:
@@ -123,7 +123,7 @@ async def test_following_a_stream_of_single_items_costs_a_request_for_each_and_f
     followed = [item async for items in CommittedStream(parent.ref, thread).batches(0) for item in items]
     thread.close()
     assert followed == list(range(300))
-    assert airflow.requests[GetXCom] <= 300 + 300 // commit_log.INDEX_ENTRIES + 3
+    assert airflow.requests[GetXCom] <= 300 + 300 // commit_index.INDEX_ENTRIES + 3
 
 
 batches = st.lists(
@@ -142,7 +142,7 @@ def test_an_index_means_the_same_as_in_the_list(
     airflow = MemoryAirflow()
     airflow.install(monkeypatch)
     monkeypatch.setattr(reader, "MOST_PLACES", 3)
-    monkeypatch.setattr(commit_log, "INDEX_ENTRIES", 2)
+    monkeypatch.setattr(commit_index, "INDEX_ENTRIES", 2)
     parent = Parent(airflow)
     parent.open()
     for batch in content:
