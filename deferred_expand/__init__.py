@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deferred_expand.operators.deferred_expand import DeferredExpandOperator
     from deferred_expand.operators.iterate import iterate
     from deferred_expand.operators.task_stream import stream
+    from deferred_expand.operators.windows import StreamWindow, WindowRunOperator
     from deferred_expand.triggers.streaming import StreamingExpansionTrigger
 
 __version__ = "0.1.0"
@@ -25,7 +26,9 @@ __all__ = [
     "Page",
     "SourceRetry",
     "SourceAdapter",
+    "StreamWindow",
     "StreamingExpansionTrigger",
+    "WindowRunOperator",
     "iterate",
     "stream",
     "register_source_adapter",
@@ -35,6 +38,8 @@ __all__ = [
 _LAZY = {
     "DeferredExpandOperator": "deferred_expand.operators.deferred_expand",
     "StreamingExpansionTrigger": "deferred_expand.triggers.streaming",
+    "StreamWindow": "deferred_expand.operators.windows",
+    "WindowRunOperator": "deferred_expand.operators.windows",
     "iterate": "deferred_expand.operators.iterate",
     "stream": "deferred_expand.operators.task_stream",
 }

@@ -17,6 +17,7 @@ Every error this package raises, in one tree.
     │   ├── ItemNotSerializable
     │   └── ItemTooLarge
     ├── ItemsFailed                more items of one instance failed than are tolerated
+    ├── WindowRunFailed            the run of a window cannot be started, or has failed
     ├── ResultTooLarge             an item's result does not fit into the task state store
     ├── StagingFailed              the XCom backend raised, and ``source_retries`` are used up
     ├── NotInContext               an operator asks for what the triggerer does not know
@@ -97,6 +98,10 @@ class ItemNotSerializable(ItemError):
 
 class ItemTooLarge(ItemError):
     """One item alone is over ``[deferred_expand] max_batch_bytes``."""
+
+
+class WindowRunFailed(DeferredExpandError):
+    """The run of another DAG that works on a window cannot be started, or has failed."""
 
 
 class ItemsFailed(DeferredExpandError):

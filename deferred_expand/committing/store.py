@@ -11,7 +11,14 @@ from deferred_expand.airflow_internals.comms import is_map_length_refusal
 from deferred_expand.airflow_internals.sdk import BaseXCom, XCom
 from deferred_expand.committing.codec import decode_item
 from deferred_expand.exceptions import ItemNotFound, MapLengthExceeded
-from deferred_expand.streams.commit_index import IndexPage, batch_name, locate, page_from_json, page_to_json
+from deferred_expand.streams.commit_index import (
+    IndexPage,
+    batch_name,
+    locate,
+    locate_all,
+    page_from_json,
+    page_to_json,
+)
 from deferred_expand.streams.commit_log import Commit, CommitLog, first_lost
 
 if TYPE_CHECKING:
@@ -26,6 +33,7 @@ MOST_DELETED = 64  # batches, when a walk or a stream is over; each takes three 
 LOG_KEY = "deferred_expand.log"
 STREAM_KEY = "deferred_expand.stream"
 ANNOUNCEMENT_KEY = "deferred_expand.announcement"
+CHILD_KEY = "deferred_expand.child"
 
 
 @dataclass(frozen=True)
@@ -171,7 +179,7 @@ class StreamStore:
             entry = locate(log.index, number, lambda name: self._read_page(log, name))
             if entry is not None:
                 first, name = entry
-                texts = XCom.get_one(key=_batch_key(name), **self._where)
+                texts = self.read_texts(name)
         if texts is None:
             raise ItemNotFound(
                 f"{self.ref} holds {log.items} item(s) and not (or no longer) item "
@@ -179,6 +187,17 @@ class StreamStore:
                 f"{self.ref.mapped_task_id!r} as a whole"
             )
         return CommittedBatch(first, texts)
+
+    def window(self, log: CommitLog, number: int) -> list[str]:
+        """The names of the batches of a committed window, counted from 1; none: it is not there."""
+        if not 1 <= number <= log.items:
+            return []
+        return locate_all(log.index, number, lambda name: self._read_page(log, name)) or []
+
+    def read_texts(self, name: str) -> list[str] | None:
+        """The items of a batch as they are written down; ``None``: it is gone."""
+        texts: list[str] | None = XCom.get_one(key=_batch_key(name), **self._where)
+        return texts
 
     def read_result(self, number: int) -> Any:
         """What the instance of an item has returned; ``None``: nothing, or not yet."""

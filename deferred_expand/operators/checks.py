@@ -170,6 +170,11 @@ def check_reader(stream: StreamTask, reader: AbstractOperator) -> None:
                 f"{stream.where}: task {reader.task_id!r} is given {reference}, which is not the stream's "
                 f"items. Give it {task_id!r}.output: it reads them all, and waits for the end"
             )
+        if reference.unit.is_window:
+            raise DefinitionError(
+                f"{stream.where}: task {reader.task_id!r} is given windows of the stream as a whole. Expand "
+                "over them, or give it the stream"
+            )
 
 
 def check_expansion(stream: StreamTask, mapped: MappedOperator) -> None:

@@ -99,7 +99,7 @@ class FollowedOperator(SourceArguments, ParsedOperator):
         return self._branch_for(mapped)
 
     def _take(self, mapped: MappedOperator, steps: Steps) -> None:
-        check_steps(self, steps)
+        check_steps(self, steps, for_followers=unit_of(mapped).is_window)
         self._mapped = mapped
         # Where the DAG file is all functions are: on a worker, or in a triggerer that loads it.
         everywhere = self.hops_on_worker or settings.load_dags()

@@ -47,6 +47,7 @@ def check_complete_dag(stream: StreamTask, source: Source, dag: Any) -> None:
         _check_what_counts_items(stream, source)
     else:
         spare_workers(dag.get_task(definition.mapped_task_id))
+        _check_results_of_windows(stream, source)
     for task_id in dag.get_task(definition.mapped_task_id).downstream_task_ids:
         rule = str(getattr(dag.get_task(task_id).trigger_rule, "value", ""))
         if rule in _RULES_THAT_COUNT_THE_HEAD:
@@ -86,6 +87,17 @@ def _check_what_counts_items(stream: StreamTask, source: Source) -> None:
                 f"{stream.where}: {name} counts task instances, and those of "
                 f"{definition.mapped_task_id!r} run a batch each: leave it out, or use .expand()"
             )
+
+
+def _check_results_of_windows(stream: StreamTask, source: Source) -> None:
+    """Walked from the start again, a source would not see after which of its items windows had closed."""
+    definition = stream.definition
+    takes_results = not isinstance(source, type) and takes(source, "results")
+    if definition.unit.is_window and takes_results and not definition.resumable:
+        raise DefinitionError(
+            f"{stream.where}: a source that takes results of windows needs a cursor: let it have a "
+            "parameter 'cursor', and give Page(items, cursor=...)"
+        )
 
 
 def _check_what_needs_instances(stream: StreamTask, source: Source) -> None:

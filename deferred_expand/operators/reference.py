@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import attrs
@@ -14,6 +15,7 @@ from deferred_expand.shaping.steps import Kind, Step, Steps, find_steps
 from deferred_expand.streams.units import ITEM, Unit
 from deferred_expand.workers.items import BatchItems, StreamItems
 from deferred_expand.workers.reader import StreamReader
+from deferred_expand.workers.windows import StreamWindows
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -98,10 +100,30 @@ class StreamReference(PlainXComArg):
         """The items of one stream after those of the other."""
         return self._combine("concat", others)
 
-    def resolve(self, context: Any) -> StreamItems | BatchItems | StreamReader:
+    def window(self, n: int, every: float | timedelta | None = None) -> StreamReference:
+        """
+        Windows of n items, for a task that is expanded over them: each instance has one.
+
+        :param n: items of a window; the last one may have less.
+        :param every: seconds, or a ``timedelta``, after its first item at which a window closes, however
+            many it has.
+        """
+        seconds = every.total_seconds() if isinstance(every, timedelta) else every
+        wrong = isinstance(n, bool) or not isinstance(n, int) or n < 1
+        if wrong or (seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0)):
+            raise DefinitionError(
+                f"{self.stream.where}: .window({n!r}, every={every!r}): it takes a whole number of items, 1 "
+                "or more, and a number of seconds above 0, or a timedelta"
+            )
+        self._refuse_more("window")
+        return attrs.evolve(self, unit=Unit("window", n, seconds))
+
+    def resolve(self, context: Any) -> StreamItems | BatchItems | StreamWindows | StreamReader:
         definition, ti = self.stream.definition, context["ti"]
         store = StreamStore(definition.ref(ti.run_id))
         if ti.task_id == definition.mapped_task_id:
+            if definition.unit.is_window:
+                return StreamWindows(store, ti.map_index)
             steps = find_steps(definition.item_steps, self.operator.get_dag())
             return _OF_UNIT[definition.unit.kind](store, steps, ti.map_index)
         return StreamReader(store, self.steps, drops=definition.may_skip)
@@ -112,16 +134,26 @@ class StreamReference(PlainXComArg):
             "stream in a task"
         )
 
+    def _refuse_more(self, what: str) -> None:
+        if self.unit.is_window:
+            raise DefinitionError(
+                f"{self.stream.where}: .{what}() of windows: shape the items first, and cut them with "
+                ".window() last"
+            )
+
     def _with(self, kind: Kind, function: Function) -> StreamReference:
+        self._refuse_more(kind)
         try:
             return attrs.evolve(self, steps=(*self.steps, Step.of(kind, function)))
         except SourceNotImportable as error:
             raise SourceNotImportable(f"{self.stream.where}: .{kind}(): {error}") from error
 
     def _combine(self, how: str, others: Sequence[Any], **options: Any) -> StreamReference:
+        self._refuse_more(how)
         for other in others:
             if not isinstance(other, StreamReference):
                 raise DefinitionError(
                     f"{self.stream.where}: .{how}() takes outputs of DeferredExpandOperators, not {other!r}"
                 )
+            other._refuse_more(how)
         return self.stream.combine(how, (self, *others), options)

@@ -14,6 +14,7 @@ from deferred_expand.airflow_internals.locks import is_busy
 from deferred_expand.airflow_internals.metadata import StreamRecords, create_session, dag_cache
 from deferred_expand.airflow_internals.places import missing_places
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY
+from deferred_expand.plugin.children import ChildKeeper
 from deferred_expand.plugin.commit import (
     Committed,
     commit_announced,
@@ -62,6 +63,7 @@ class Expander:
         self._passes = SchedulerPasses()
         self._missing: dict[Any, str] = {}  # head -> what its items miss to run
         self._places_at = 0.0  # when to look at that again
+        self._children = ChildKeeper(triggerer_id, self._dags)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="deferred_expand", daemon=True)
 
@@ -90,6 +92,7 @@ class Expander:
             rest = 0.5
             self._board.beat()
             self._board.note_look()
+            self._look_at_children()
             self._report(report_pending, self._board.pending)
             self._wait_for_announcement(announcements)
 
@@ -119,6 +122,14 @@ class Expander:
         if heads and time.monotonic() > self._places_at:
             self._places_at = time.monotonic() + PLACES_INTERVAL
             self._look_at_places(heads)
+
+    def _look_at_children(self) -> None:
+        try:
+            self._children.look()
+        except Exception as error:
+            self._tell_once("children", "cannot look after the runs of windows", error)
+        else:
+            self._told.pop("children", None)
 
     def _look_at_places(self, heads: list[Head]) -> None:
         """Another run's head may have taken the last one, where nothing is committed any more."""

@@ -264,7 +264,7 @@ class LocalAirflow:
             errors = [error for error in found if Path(error["filename"]).name not in self.refused]
             if errors:
                 raise RuntimeError("\n".join(error["stack_trace"] for error in errors))
-            dags = self.api("GET", "/dags", params={"limit": 200})["dags"]
+            dags = self.api("GET", "/dags", params={"dag_id_pattern": dag_id, "limit": 100})["dags"]
             return any(dag["dag_id"] == dag_id for dag in dags)
 
         wait_until(f"DAG {dag_id!r} is parsed", known, timeout)

@@ -124,19 +124,19 @@ class WalkOpener:
             thread.close()
 
     def _policy(self, limited: bool) -> WalkPolicy:
-        definition = self._expansion.definition
+        definition, unit = self._expansion.definition, self._expansion.definition.unit
         return WalkPolicy(
-            batch_size=min(definition.batch_size, definition.max_pending or sys.maxsize),
+            batch_size=min(definition.batch_size, (definition.max_pending or sys.maxsize) * unit.size),
             batch_interval=definition.batch_interval,
             source_retries=definition.source_retries,
             resumable=self._resumable,
             walk_ahead=settings.walk_ahead() if limited else math.inf,
             walk_ahead_bytes=settings.walk_ahead_bytes() if limited else math.inf,
             max_batch_bytes=settings.max_batch_bytes(),
-            max_items=definition.max_items or math.inf,
+            max_items=(definition.max_items or math.inf) * unit.size,
             retry=definition.retry,
             limits=definition.limits,
-            unit=definition.unit,
+            unit=unit,
         )
 
     def _guard(self) -> Guard | None:
@@ -152,10 +152,11 @@ class WalkOpener:
         if is_in_process():
             log.info("max_pending and rate_limit do nothing in dag.test(), where tasks run one by one")
             return None
-        return Pace(
-            definition.max_pending,
-            definition.rate_limit,
-            lambda: call_in_thread(
-                count_task_instances, ref.dag_id, ref.run_id, ref.instances_of, states=ENDED_STATES
-            ),
-        )
+        size = definition.unit.size  # windows count as full ones, here as in the walk
+
+        async def finished() -> int:
+            instances = (ref.dag_id, ref.run_id, ref.instances_of)
+            return size * await call_in_thread(count_task_instances, *instances, states=ENDED_STATES)
+
+        pending = definition.max_pending
+        return Pace(None if pending is None else pending * size, definition.rate_limit, finished)

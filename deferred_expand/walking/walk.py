@@ -127,8 +127,9 @@ class Walk:
 
     @property
     def items(self) -> int:
-        """Committed and staged."""
-        return self._source.taken
+        """Committed and staged, as the stream counts them: items, batches or windows."""
+        committed, staged = self._batcher.committed, self._batcher.staged
+        return committed.items + sum(batch.count for batch in staged)
 
     @property
     def given(self) -> int:
@@ -137,8 +138,11 @@ class Walk:
 
     @property
     def given_again(self) -> int:
-        """The same, without what a source that was opened again has yet to repeat."""
-        return self.given - self._source.buffer.still_to_pass_over
+        """
+        How many of what the stream counts the source has given so far, without those that a source that
+        was opened again has yet to repeat. What it has begun is counted: :meth:`hurry` ends it.
+        """
+        return -(-(self.given - self._source.buffer.still_to_pass_over) // self._policy.unit.size)
 
     def hurry(self) -> None:
         """Stage what there is, without waiting for more."""

@@ -1,0 +1,186 @@
+"""Runs that were started for instances of other runs, in the metadata database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow.api.common.mark_tasks import set_dag_run_state_to_failed
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
+from airflow.models.xcom import XComModel
+from sqlalchemy import and_, delete, func, select, update
+
+from deferred_expand.airflow_internals.locks import bound_waits
+from deferred_expand.airflow_internals.metadata import LONGEST_LABEL
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from airflow.models.dagbag import DBDagBag
+    from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """
+    An instance that has told of its child.
+
+    :param child: as it has: ``dag_id``, ``run_id`` and what is asked for.
+    :param label: of the instance.
+    """
+
+    id: Any
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    state: str | None
+    label: str | None
+    child: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return (
+            f"task {self.task_id!r}, map index {self.map_index}, of DAG {self.dag_id!r}, run {self.run_id!r}"
+        )
+
+
+@dataclass(frozen=True)
+class Child:
+    """:param trouble: what keeps it from running, for people."""
+
+    state: str
+    clear_number: int
+    trouble: str | None
+
+
+def waiting_here(session: Session, triggerer_id: int, key: str) -> list[Waiting]:
+    """:param key: of the XCom in which instances tell of their children."""
+    found = session.execute(
+        _tellers(key)
+        .join(Trigger, TaskInstance.trigger_id == Trigger.id)
+        .where(Trigger.triggerer_id == triggerer_id, TaskInstance.state == "deferred")
+    )
+    return [Waiting(*row) for row in found]
+
+
+def in_states(session: Session, key: str, states: Collection[str]) -> list[Waiting]:
+    """Those whose instances are in one of these states."""
+    return [Waiting(*row) for row in session.execute(_tellers(key).where(TaskInstance.state.in_(states)))]
+
+
+def _tellers(key: str) -> Any:
+    same = ("dag_id", "run_id", "task_id", "map_index")
+    return (
+        select(
+            TaskInstance.id,
+            *(getattr(TaskInstance, name) for name in same),
+            TaskInstance.state,
+            TaskInstance._rendered_map_index,
+            XComModel.value,
+        )
+        .join(
+            XComModel,
+            and_(*(getattr(XComModel, name) == getattr(TaskInstance, name) for name in same)),
+        )
+        .where(XComModel.key == key)
+    )
+
+
+def lock_instance(session: Session, waiting: Waiting) -> bool:
+    """Keep everyone else from it until the transaction ends; ``False``: someone has it, or it has changed."""
+    bound_waits(session)
+    locked = (
+        select(TaskInstance.id)
+        .where(TaskInstance.id == waiting.id, TaskInstance.state == waiting.state)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    return session.scalar(locked) is not None
+
+
+def look_at(session: Session, children: Collection[tuple[str, str]]) -> dict[tuple[str, str], Child]:
+    """By DAG id and run id; one that is gone is left out."""
+    found: dict[tuple[str, str], Child] = {}
+    for dag_id in sorted({dag_id for dag_id, _ in children}):
+        model = session.scalar(select(DagModel).where(DagModel.dag_id == dag_id))
+        running = None
+        rows = session.execute(
+            select(DagRun.run_id, DagRun.state, DagRun.clear_number).where(
+                DagRun.dag_id == dag_id,
+                DagRun.run_id.in_([run_id for name, run_id in children if name == dag_id]),
+            )
+        ).all()
+        if any(str(row.state) == "queued" for row in rows):
+            running = session.scalar(
+                select(func.count()).where(DagRun.dag_id == dag_id, DagRun.state == "running")
+            )
+        for row in rows:
+            trouble = _trouble(model, str(row.state), running)
+            found[dag_id, row.run_id] = Child(str(row.state), row.clear_number, trouble)
+    return found
+
+
+def _trouble(model: DagModel | None, state: str, running: int | None) -> str | None:
+    if state in ("success", "failed"):
+        return None
+    if model is None:
+        return "its DAG is gone"
+    if model.has_import_errors:
+        return f"DAG {model.dag_id!r} cannot be parsed"
+    if model.is_stale:
+        return f"DAG {model.dag_id!r} is gone"
+    if model.is_paused:
+        return f"DAG {model.dag_id!r} is paused"
+    if state == "queued" and running is not None and running >= (model.max_active_runs or 0):
+        return f"queued: DAG {model.dag_id!r} has {running} runs, as many as its max_active_runs"
+    return None
+
+
+def clear_failed(session: Session, dags: DBDagBag, dag_id: str, run_id: str) -> int:
+    """:return: how many instances run again. :raises LookupError: the DAG is gone."""
+    dag, _ = _dag_of(session, dags, dag_id, run_id)
+    return int(dag.clear(run_id=run_id, only_failed=True, session=session))
+
+
+def fail_run(session: Session, dags: DBDagBag, dag_id: str, run_id: str) -> None:
+    """As a person does who marks it failed. :raises LookupError: the DAG is gone."""
+    dag, run = _dag_of(session, dags, dag_id, run_id)
+    if run is not None and str(run.state) in ("queued", "running"):
+        set_dag_run_state_to_failed(dag=dag, run_id=run_id, commit=True, session=session)
+
+
+def _dag_of(session: Session, dags: DBDagBag, dag_id: str, run_id: str) -> tuple[Any, DagRun | None]:
+    run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+    dag = None if run is None else dags.get_dag_for_run(dag_run=run, session=session)
+    if dag is None:
+        raise LookupError(f"DAG {dag_id!r} of run {run_id!r} is not to be found")
+    return dag, run
+
+
+def tell(session: Session, waiting: Waiting, key: str, child: dict[str, Any] | None) -> None:
+    """Change what an instance has told of its child; ``None``: there is none any more."""
+    where = (
+        XComModel.dag_id == waiting.dag_id,
+        XComModel.run_id == waiting.run_id,
+        XComModel.task_id == waiting.task_id,
+        XComModel.map_index == waiting.map_index,
+        XComModel.key == key,
+    )
+    if child is None:
+        session.execute(delete(XComModel).where(*where).execution_options(synchronize_session=False))
+    else:
+        session.execute(
+            update(XComModel).where(*where).values(value=child).execution_options(synchronize_session=False)
+        )
+
+
+def label(session: Session, waiting: Waiting, text: str) -> None:
+    session.execute(
+        update(TaskInstance)
+        .where(TaskInstance.id == waiting.id, TaskInstance.state == "deferred")
+        .values(_rendered_map_index=text[:LONGEST_LABEL])
+        .execution_options(synchronize_session=False)
+    )
