@@ -11,6 +11,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
+from airflow.utils.state import State
 from sqlalchemy import and_, delete, func, select, update
 
 from deferred_expand.airflow_internals.locks import bound_waits
@@ -146,10 +147,31 @@ def clear_failed(session: Session, dags: DBDagBag, dag_id: str, run_id: str) -> 
 
 
 def fail_run(session: Session, dags: DBDagBag, dag_id: str, run_id: str) -> None:
-    """As a person does who marks it failed. :raises LookupError: the DAG is gone."""
+    """
+    As a person does who marks it failed; but what has not run yet is not skipped then, so that it runs
+    when what has failed is cleared.
+
+    :raises LookupError: the DAG is gone.
+    """
     dag, run = _dag_of(session, dags, dag_id, run_id)
-    if run is not None and str(run.state) in ("queued", "running"):
-        set_dag_run_state_to_failed(dag=dag, run_id=run_id, commit=True, session=session)
+    if run is None or str(run.state) not in ("queued", "running"):
+        return
+    of_run = (TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
+    unfinished = set(
+        session.scalars(
+            select(TaskInstance.id).where(
+                *of_run, TaskInstance.state.is_(None) | TaskInstance.state.not_in(State.finished)
+            )
+        )
+    )
+    set_dag_run_state_to_failed(dag=dag, run_id=run_id, commit=True, session=session)
+    session.flush()
+    session.execute(
+        update(TaskInstance)
+        .where(*of_run, TaskInstance.id.in_(unfinished), TaskInstance.state == "skipped")
+        .values(state="upstream_failed")
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _dag_of(session: Session, dags: DBDagBag, dag_id: str, run_id: str) -> tuple[Any, DagRun | None]:

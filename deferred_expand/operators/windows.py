@@ -101,8 +101,9 @@ class WindowRunOperator(BaseOperator):
                 f"{run.where} cannot be waited for in dag.test(), which runs one DAG: test that DAG by itself"
             )
         self._label(context, run)
-        context["ti"].xcom_push(key=CHILD_RUN, value=url_of_run(run.dag_id, run.run_id))
-        if not run.attach(self.conf):
+        ti = context["ti"]
+        ti.xcom_push(key=CHILD_RUN, value=url_of_run(run.dag_id, run.run_id))
+        if not run.attach(self.conf, ti.rendered_map_index or str(ti.map_index)):
             return self._done(run)
         trigger = WindowRunTrigger(dag_id=run.dag_id, run_id=run.run_id, asked=run.child)
         self.defer(trigger=trigger, method_name="ended")

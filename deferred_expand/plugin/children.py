@@ -53,8 +53,9 @@ class ChildKeeper:
 
     def _serve(self, waiting: Waiting, child: Child) -> None:
         wanted = waiting.child["clear"]
-        number = (waiting.label or "").partition(":")[0]
-        label = f"{number}: {child.trouble}" if child.trouble else number
+        label = waiting.child["label"]
+        if child.trouble:
+            label = f"{label}: {child.trouble}"
         if wanted is None and label == waiting.label:
             return
         with create_session(scoped=False) as session:

@@ -51,10 +51,11 @@ class WindowRun:
         """For messages."""
         return f"run {self.run_id!r} of DAG {self.dag_id!r}"
 
-    def attach(self, conf: dict[str, Any]) -> bool:
+    def attach(self, conf: dict[str, Any], label: str) -> bool:
         """
         Have the child run, one that is there already if there is; a finished one is done.
 
+        :param label: of the instance.
         :return: whether it is to be waited for.
         :raises WindowRunFailed: it cannot be started.
         """
@@ -72,7 +73,8 @@ class WindowRun:
                 run_again(self.dag_id, self.run_id)
             clear = found.clear_number if state == "failed" else None
         # Found there by the expander: see plugin/children.py.
-        BaseXCom.set(value={"dag_id": self.dag_id, "run_id": self.run_id, "clear": clear}, **self.child)
+        told = {"dag_id": self.dag_id, "run_id": self.run_id, "clear": clear, "label": label}
+        BaseXCom.set(value=told, **self.child)
         return True
 
     def note_ended(self) -> None:

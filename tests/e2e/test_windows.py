@@ -139,7 +139,7 @@ def test_a_retry_attaches_and_a_clear_runs_what_it_should(airflow: LocalAirflow,
     run, gates = start(airflow, "windowed_with_retries", tmp_path)
     gates.open(5)
     gates.end()
-    wait_until("it is tried again", lambda: run.instances("load")[1:][0]["try_number"] == 2, 120)
+    wait_until("it is tried again", lambda: [i["try_number"] for i in run.instances("load")[1:]] == [2], 120)
     (child,) = run.children()
     (tmp_path / "fail 3").unlink()
     assert run.wait() == "success"
