@@ -71,6 +71,8 @@ class StreamDefinition:
     execution_timeout: float | None = None
     unit: Unit = ITEM
     tolerate: int | str | None = None
+    max_duration: float | None = None
+    continue_last_run: bool = False
 
     def ref(self, run_id: str) -> StreamRef:
         return StreamRef(self.dag_id, run_id, self.task_id, self.mapped_task_id)

@@ -9,12 +9,28 @@ from airflow.sdk import BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import GetDagRun, GetDagRunState, TriggerDagRun
+from airflow.sdk.execution_time.comms import (
+    GetDagRun,
+    GetDagRunState,
+    GetPreviousDagRun,
+    TriggerDagRun,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
     from airflow.sdk.api.datamodels._generated import DagRun
 
-__all__ = ["BaseOperatorLink", "dag_run", "dag_run_state", "run_again", "start_run", "url_of_run"]
+__all__ = [
+    "BaseOperatorLink",
+    "dag_run",
+    "dag_run_state",
+    "run_again",
+    "runs_before",
+    "start_run",
+    "url_of_run",
+]
 
 
 class RunRefused(Exception):
@@ -41,6 +57,17 @@ def dag_run_state(dag_id: str, run_id: str) -> str | None:
             return None
         raise
     return str(getattr(found.state, "value", found.state))
+
+
+def runs_before(dag_id: str, logical_date: datetime) -> Iterator[DagRun]:
+    """The runs of a DAG before a logical date, the last one first."""
+    while True:
+        message = GetPreviousDagRun(dag_id=dag_id, logical_date=logical_date)
+        answer: Any = task_runner.SUPERVISOR_COMMS.send(message)
+        if answer is None or answer.dag_run is None:
+            return
+        yield answer.dag_run
+        logical_date = answer.dag_run.logical_date
 
 
 def start_run(dag_id: str, run_id: str, conf: dict[str, Any]) -> None:

@@ -38,11 +38,12 @@ _NUMBERS: tuple[tuple[str, type[float], float, str], ...] = (
     ("source_retries", int, 0, "whole number of retries, 0 or more"),
     ("max_pending", int, 1, "whole number of items, 1 or more"),
     ("max_items", int, 1, "whole number of items, 1 or more"),
+    ("max_duration", float, sys.float_info.min, "number of seconds above 0, or a timedelta"),
     ("batch_interval", float, sys.float_info.min, "number of seconds above 0"),
     ("rate_limit", float, sys.float_info.min, "number of items per second above 0"),
     ("page_timeout", float, sys.float_info.min, "number of seconds above 0, or a timedelta"),
 )
-_MAY_BE_NONE = frozenset({"max_pending", "max_items", "rate_limit", "page_timeout"})
+_MAY_BE_NONE = frozenset({"max_pending", "max_items", "rate_limit", "page_timeout", "max_duration"})
 
 
 def check_parameters(stream: StreamTask) -> None:

@@ -78,7 +78,11 @@ class DeferredExpandOperator(FollowedOperator):
     :param max_pending: back pressure: the source is asked for no more while this many of its items
         are not finished.
     :param rate_limit: items per second.
-    :param max_items: at which the stream ends, for a source that never does.
+    :param max_items: at which the stream ends, for a source that never does. Of a stream that is cut into
+        windows this, and ``max_pending``, count windows.
+    :param max_duration: seconds, or a ``timedelta``, after its opening at which the stream ends.
+    :param continue_last_run: begin where the stream of the DAG's run before has ended, or failed: at its
+        last committed cursor. For a source that never ends, in a DAG with ``schedule="@continuous"``.
     :param tolerate: items that may fail before the source is asked for no more: a number, or a share like
         ``"5%"`` of those that have ended, from 20 on; by default all may. Those that failed stay failed.
     :param page_timeout: seconds, or a ``timedelta``, that the source may take to give anything: a page,
@@ -107,6 +111,8 @@ class DeferredExpandOperator(FollowedOperator):
         max_pending: int | None = None,
         rate_limit: float | None = None,
         max_items: int | None = None,
+        max_duration: float | timedelta | None = None,
+        continue_last_run: bool = False,
         tolerate: int | str | None = None,
         page_timeout: float | timedelta | None = None,
         show: Collection[str] = (),
@@ -124,6 +130,8 @@ class DeferredExpandOperator(FollowedOperator):
         self.max_pending = max_pending
         self.rate_limit = rate_limit
         self.max_items = max_items
+        self.max_duration = _seconds(max_duration)
+        self.continue_last_run = continue_last_run
         self.tolerate = tolerate
         self.page_timeout = _seconds(page_timeout)
         self.source, self._source = self._find(source)
@@ -210,6 +218,8 @@ class DeferredExpandOperator(FollowedOperator):
             max_pending=self.max_pending,
             rate_limit=self.rate_limit,
             max_items=self.max_items,
+            max_duration=self.max_duration,
+            continue_last_run=self.continue_last_run,
             fail_fast=self.dag.fail_fast,
             page_timeout=self.page_timeout,
             execution_timeout=_seconds(self.execution_timeout or None),

@@ -38,6 +38,7 @@ def check_complete_dag(stream: StreamTask, source: Source, dag: Any) -> None:
     """Once all tasks and edges are known; and what an item costs is settled by what is known then."""
     definition = stream.definition
     _check_pulls(stream, dag)
+    _check_continues(stream, dag)
     if definition.mapped_task_id is None:
         _check_what_needs_instances(stream, source)
         return
@@ -87,6 +88,22 @@ def _check_what_counts_items(stream: StreamTask, source: Source) -> None:
                 f"{stream.where}: {name} counts task instances, and those of "
                 f"{definition.mapped_task_id!r} run a batch each: leave it out, or use .expand()"
             )
+
+
+def _check_continues(stream: StreamTask, dag: Any) -> None:
+    definition = stream.definition
+    if not definition.continue_last_run:
+        return
+    if dag.max_active_runs != 1:
+        raise DefinitionError(
+            f"{stream.where}: continue_last_run needs max_active_runs=1 in its DAG, as with "
+            'schedule="@continuous": two runs at a time would go on after the same one'
+        )
+    if not definition.resumable:
+        raise DefinitionError(
+            f"{stream.where}: continue_last_run needs a source with a cursor: let it have a parameter "
+            "'cursor', and give Page(items, cursor=...)"
+        )
 
 
 def _check_results_of_windows(stream: StreamTask, source: Source) -> None:

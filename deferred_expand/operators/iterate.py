@@ -103,7 +103,13 @@ class iterate:
         return self._over(items_of_dicts(kwargs), [kwargs], strict=True)
 
     def _over(self, items: Any, values: Iterable[Any], *, strict: bool) -> Any:
-        if any(isinstance(value, StreamReference) for value in values):
+        streams = [value for value in values if isinstance(value, StreamReference)]
+        if any(reference.unit.is_window for reference in streams):
+            raise DefinitionError(
+                f"{self._where}: windows are not items: iterate in the DAG that works on a window, over the "
+                "output of its StreamWindow"
+            )
+        if streams:
             return self._over_stream(items, strict=strict)
         options = replace(self._options, instances=self._options.instances or 1)
         mapped, returned = deal(self._what, items, options, options.instances or 1, strict=strict)

@@ -44,6 +44,7 @@ class CommitLog:
     :param at: when the last batch was staged, or the stream opened, in seconds since the epoch.
     :param unit: what ``items`` counts, and instances are made for: items, batches or windows. Of a window
         only the batch that closes it counts.
+    :param opened: when the stream was, in seconds since the epoch.
     """
 
     stream: str
@@ -60,6 +61,11 @@ class CommitLog:
     waited: tuple[int, float] | None = None
     at: int | None = None
     unit: UnitKind = "item"
+    opened: int | None = None
+
+    def ends_at(self, max_duration: float | None) -> float | None:
+        """When the time of the stream is over, in seconds since the epoch."""
+        return None if max_duration is None or self.opened is None else self.opened + max_duration
 
     @property
     def checkpoint(self) -> Checkpoint:

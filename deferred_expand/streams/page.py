@@ -87,6 +87,11 @@ class Position:
     skip: int = 0
     window: OpenWindow = EMPTY
 
+    @property
+    def of_open_window(self) -> Position:
+        """Where the window begins that is open here; without one, here."""
+        return Position(*self.window.begins) if self.window.items else self
+
     def after(self, count: int) -> Position:
         """The place ``count`` items further on, with no new cursor."""
         return Position(self.cursor, self.skip + count)

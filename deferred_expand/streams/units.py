@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 UnitKind = Literal["item", "batch", "window"]
@@ -43,13 +44,18 @@ class OpenWindow:
 
     :param items: that are staged of it.
     :param since: when the first of them was, in seconds since the epoch.
+    :param begins: the place in the source where it does: a cursor, and the items after it.
     """
 
     items: int = 0
     since: float = 0.0
+    begins: tuple[Any, int] = (None, 0)
 
-    def with_more(self, count: int, now: float) -> OpenWindow:
-        return OpenWindow(self.items + count, self.since if self.items else now)
+    def with_more(self, count: int, now: float, before: tuple[Any, int]) -> OpenWindow:
+        """:param before: the place in the source where these begin."""
+        if self.items:
+            return replace(self, items=self.items + count)
+        return OpenWindow(count, now, before)
 
     def left(self, unit: Unit) -> int:
         """Items that it can take."""
@@ -62,11 +68,15 @@ class OpenWindow:
         return max(0.0, self.since + unit.every - now)
 
     def to_json(self) -> list[Any] | None:
-        return [self.items, self.since] if self.items else None
+        return [self.items, self.since, json.dumps(self.begins)] if self.items else None
 
     @classmethod
     def from_json(cls, data: list[Any] | None) -> OpenWindow:
-        return cls(*data) if data else EMPTY
+        if not data:
+            return EMPTY
+        items, since, begins = data
+        cursor, skip = json.loads(begins)
+        return cls(items, since, (cursor, skip))
 
 
 EMPTY = OpenWindow()

@@ -53,7 +53,7 @@ class StreamSession:
         committed = await self._read_log()
         if committed is None:
             return BatchEvent.empty(self._expansion.stream)
-        walk = self._opener.open(committed.checkpoint, limited=False)
+        walk = self._opener.open(committed, limited=False)
         walk.start()
         try:
             return await walk.all_batches()
@@ -121,7 +121,7 @@ class StreamSession:
             (self._expansion.ref, self._expansion.for_head),
             try_number,
             committed.checkpoint,
-            lambda: self._opener.open(committed.checkpoint, waited=committed.waited_in(try_number)),
+            lambda: self._opener.open(committed, waited=committed.waited_in(try_number)),
             self._is_wanted,
             settings.idle_timeout(),
         )

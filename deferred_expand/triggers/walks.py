@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from deferred_expand.shaping.steps import Steps
-    from deferred_expand.streams.events import Checkpoint
+    from deferred_expand.streams.commit_log import CommitLog
     from deferred_expand.streams.page import JSON
     from deferred_expand.triggers.expansion import Expansion
     from deferred_expand.walking.results import FinishedResults
@@ -71,15 +71,16 @@ class WalkOpener:
         # ``InProcessSupervisorComms.send``): in a second thread it would find none.
         self._turn = asyncio.Lock() if is_in_process() else None
 
-    def open(self, checkpoint: Checkpoint, *, limited: bool = True, waited: float = 0.0) -> Walk:
+    def open(self, committed: CommitLog, *, limited: bool = True, waited: float = 0.0) -> Walk:
         """
-        A walk from the checkpoint that is not started yet.
+        A walk from the last commit that is not started yet.
 
         :param limited: it may not be far ahead of what is committed.
         :param waited: seconds that this try of the stream head has waited for the source before.
         """
         _watchdog.watch()
-        policy = self._policy(limited)
+        policy = self._policy(limited, committed.ends_at(self._expansion.definition.max_duration))
+        checkpoint = committed.checkpoint
         stager: Stager = XComStager(self._store, checkpoint.stream, policy.max_batch_bytes)
         if self._turn is not None:
             stager = StagerInTurn(stager, self._turn)
@@ -123,7 +124,7 @@ class WalkOpener:
         finally:
             thread.close()
 
-    def _policy(self, limited: bool) -> WalkPolicy:
+    def _policy(self, limited: bool, ends_at: float | None) -> WalkPolicy:
         definition, unit = self._expansion.definition, self._expansion.definition.unit
         return WalkPolicy(
             batch_size=min(definition.batch_size, (definition.max_pending or sys.maxsize) * unit.size),
@@ -137,6 +138,7 @@ class WalkOpener:
             retry=definition.retry,
             limits=definition.limits,
             unit=unit,
+            ends_at=ends_at,
         )
 
     def _guard(self) -> Guard | None:

@@ -278,7 +278,8 @@ class Batcher:
         await write_batch(self._stager, self._policy, number, self._writer, batch)
         waited = 0.0 if self._policy.limits.execution_timeout is None else self._clock.waited
         end = self._source.take(len(batch))
-        count = self._windowing.count(len(batch), closes=closes)
+        before = self.staged[-1].position if self.staged else self.committed.position
+        count = self._windowing.count(len(batch), before, closes=closes)
         position = replace(end, cursor=await self._stager.seal(end.cursor), window=self._windowing.open)
         self.staged.append(Staged(count, len(batch), size, position, waited, int(time.time())))
         self._changed.set()

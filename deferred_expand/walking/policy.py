@@ -26,6 +26,7 @@ class WalkPolicy:
     :param limits: of the time that the source may take.
     :param max_items: at which the stream ends, whatever the source has left.
     :param unit: what is counted.
+    :param ends_at: when the stream ends, in seconds since the epoch, whatever the source has left.
     :param resumable: the source takes a cursor; otherwise it is walked from the start again.
     """
 
@@ -40,6 +41,7 @@ class WalkPolicy:
     limits: TimeLimits = NO_LIMITS
     max_items: float = math.inf
     unit: Unit = ITEM
+    ends_at: float | None = None
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 from uuid import uuid4
@@ -85,6 +86,7 @@ class Walk:
         )
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Future[None] | None = None  # while it runs
+        self._ends_at = math.inf  # in the loop's time
         self._parts: set[asyncio.Task[Any]] = set()  # that it starts and ends
 
     # -- for the one who commits ------------------------------------------------------------------
@@ -176,22 +178,22 @@ class Walk:
         await self._until(lambda: bool(self._batcher.staged) or self._over)
         return self._event()
 
-    async def batches_until(self, time: float) -> BatchEvent:
+    async def batches_until(self, moment: float) -> BatchEvent:
         """
         The same, but all that the source gives until a time is one batch, if it does not fill one before.
 
         For a worker, which costs much. Where there is nothing then, the first that comes.
 
-        :param time: of the loop.
+        :param moment: in the loop's time.
         """
-        self._take_at(time)
+        self._take_at(moment)
         try:
             await self._until(lambda: bool(self._batcher.staged) or self._over)
-            await asyncio.sleep(max(0.0, time - asyncio.get_running_loop().time()))
+            await asyncio.sleep(max(0.0, moment - asyncio.get_running_loop().time()))
             await self._until(lambda: self._batcher.has_all or self._over)
             return self._event()
         finally:
-            if self._batcher.takes_at == time:  # nobody else has asked meanwhile
+            if self._batcher.takes_at == moment:  # nobody else has asked meanwhile
                 self._take_at(math.inf)
 
     async def all_batches(self) -> BatchEvent:
@@ -200,9 +202,9 @@ class Walk:
         await self._until(lambda: self._over)
         return self._event()
 
-    def _take_at(self, time: float) -> None:
-        if self._batcher.takes_at != time:
-            self._batcher.takes_at = time
+    def _take_at(self, moment: float) -> None:
+        if self._batcher.takes_at != moment:
+            self._batcher.takes_at = moment
             self._batcher.look()
 
     def _event(self) -> BatchEvent:
@@ -279,10 +281,11 @@ class Walk:
     async def _pull(self, staging: asyncio.Task[None]) -> DeferredExpandError | None:
         """Open the source until it is at its end or staging has failed; returns why it cannot go on."""
         reopenings = Reopenings(self._policy.source_retries, self._policy.retry)
-        while not staging.done() and not self._closed:
+        self._set_time()
+        while not (staging.done() or self._closed or self._time_is_over):
             pulling = self._begin(self._source.pull(), self._policy.name)
             late = await self._until_pulled(pulling, staging)
-            if staging.done() or self._closed:
+            if staging.done() or self._closed or self._time_is_over:
                 break
             error = late or pulling.result()
             if error is None or self.given >= self._policy.max_items:
@@ -297,7 +300,7 @@ class Walk:
                 return failure
             log.warning("%s; it is opened again from its last cursor in %g s", what, delay, exc_info=error)
             del pulling, error, late  # and the source's frames
-            await self._until_one_ends(staging, timeout=min(delay, self.clock.left))
+            await self._until_one_ends(staging, timeout=min(delay, self.clock.left, self._time_left))
             used_up = self.clock.used_up()
             if used_up is not None:
                 return used_up
@@ -308,14 +311,32 @@ class Walk:
     ) -> PageTimedOut | SourceTimedOut | None:
         """:return: why the source is given up, which is closed then."""
         while True:
-            await self._until_one_ends(pulling, staging, timeout=self.clock.due_in())
+            due = [due for due in (self.clock.due_in(), self._time_left) if due not in (None, math.inf)]
+            await self._until_one_ends(pulling, staging, timeout=min(due, default=None))
             if pulling.done() or staging.done() or self._closed:
+                return None
+            if self._time_is_over:
+                self._source.give_up()
+                await end(pulling)
                 return None
             late = self.clock.late()
             if late is not None:
                 self._source.give_up()
                 await end(pulling)
                 return late if pulling.done() else type(late)(f"{late}{_STILL_THERE}")
+
+    def _set_time(self) -> None:
+        if self._policy.ends_at is not None:
+            self._ends_at = asyncio.get_running_loop().time() + self._policy.ends_at - time.time()
+
+    @property
+    def _time_left(self) -> float:
+        """Seconds of the stream's."""
+        return max(0.0, self._ends_at - asyncio.get_running_loop().time())
+
+    @property
+    def _time_is_over(self) -> bool:
+        return not self._time_left
 
     def _begin(self, part: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = asyncio.create_task(part, name=name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from deferred_expand.streams.units import EMPTY
 
 if TYPE_CHECKING:
+    from deferred_expand.streams.page import Position
     from deferred_expand.streams.units import OpenWindow, Unit
 
 
@@ -56,15 +57,16 @@ class Windowing:
             return 0.0
         return None if self._closes_at is None else self._closes_at - asyncio.get_running_loop().time()
 
-    def count(self, items: int, *, closes: bool = False) -> int:
+    def count(self, items: int, before: Position, *, closes: bool = False) -> int:
         """
         Take a batch into account; returns what it adds to what the stream counts.
 
+        :param before: the place in the source where it begins.
         :param closes: the window, though it is not full.
         """
         if not self._unit.is_window:
             return items if self._unit.is_item else 1
-        window = self.open.with_more(items, time.time())
+        window = self.open.with_more(items, time.time(), (before.cursor, before.skip))
         if not closes and window.left(self._unit):
             self._set(window)
             return 0

@@ -15,6 +15,8 @@ from deferred_expand.sources.importing import find_function
 from deferred_expand.sources.opening import is_operator
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
+from deferred_expand.streams.page import START
+from deferred_expand.workers.last_run import position_after_last_run
 from deferred_expand.workers.reader import come_back_unless_over
 from deferred_expand.workers.waiting import StreamWait
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from deferred_expand.airflow_internals.sdk import BaseOperator, BaseTrigger
     from deferred_expand.definition import StreamDefinition
     from deferred_expand.streams.events import Failure
+    from deferred_expand.streams.page import Position
 
 
 def error_of(failure: Failure, hint: str = "") -> Exception:
@@ -45,13 +48,15 @@ class StreamOpener:
     ) -> None:
         self._task = task
         self._definition = definition
+        self._context = context
         self._wait = StreamWait(task, definition, source_kwargs, context, for_head=False)
 
     def open(self) -> MappableValue:
         """Open the stream anew; what an earlier run of this task left is gone by now."""
         self._say_where_hops_run()
         ref = self._wait.ref
-        log = CommitLog(stream=uuid4().hex, at=int(time.time()), unit=self._definition.unit.kind)
+        now, unit = int(time.time()), self._definition.unit.kind
+        log = CommitLog(uuid4().hex, position=self._begin(), at=now, unit=unit, opened=now)
         self._wait.store.write_log(log)
         if ref.mapped_task_id is None:
             for parent in self._definition.parent_refs(self._wait.run_id):
@@ -59,6 +64,11 @@ class StreamOpener:
             return self._go_on(log, until=None)
         existing = count_task_instances(ref.dag_id, ref.run_id, ref.mapped_task_id)
         return self._go_on(log, until=existing - 1)
+
+    def _begin(self) -> Position:
+        if not self._definition.continue_last_run:
+            return START
+        return position_after_last_run(self._definition, self._context)
 
     def commit(self, event: dict[str, Any], until: int | None) -> MappableValue:
         """

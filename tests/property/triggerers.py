@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from deferred_expand.streams.events import Checkpoint
+    from deferred_expand.streams.commit_log import CommitLog
     from deferred_expand.triggers.expansion import Expansion
     from deferred_expand.walking.walk import Walk
     from tests.unit.helpers import PagedNumbers
@@ -167,7 +167,7 @@ class _Opener(WalkOpener):
         super().__init__(expansion, source.open, resumable=source.takes_cursor)
         self._triggerer = triggerer
 
-    def open(self, checkpoint: Checkpoint, *, limited: bool = True, waited: float = 0.0) -> Walk:
-        walk = super().open(checkpoint, limited=limited, waited=waited)
+    def open(self, committed: CommitLog, *, limited: bool = True, waited: float = 0.0) -> Walk:
+        walk = super().open(committed, limited=limited, waited=waited)
         self._triggerer.writers.add(walk.writer)
         return walk

@@ -21,12 +21,13 @@ from deferred_expand.sources.sealing import unseal
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import Announcement, BatchEvent, Failure
 from deferred_expand.streams.page import Position
+from deferred_expand.streams.units import OpenWindow, Unit
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.streaming import StreamingExpansionTrigger
 
 GOLDEN = Path(__file__).parent / "golden"
 
-POSITION = Position("a cursor, sealed", 2)
+POSITION = Position("a cursor, sealed", 2, OpenWindow(7, 1699999999.5, ("an earlier one, sealed", 1)))
 DEFINITION = StreamDefinition(
     dag_id="dag",
     task_id="users",
@@ -51,6 +52,9 @@ DEFINITION = StreamDefinition(
     page_timeout=30.0,
     execution_timeout=600.0,
     tolerate="5%",
+    unit=Unit("window", 500, 60.0),
+    max_duration=3600.0,
+    continue_last_run=True,
 )
 EVENT = BatchEvent(
     "s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback"), waited=12.5, at=1700000000
@@ -71,6 +75,7 @@ FORMS: dict[str, Any] = {
         failed_before=(2, 1),
         waited=(2, 12.5),
         at=1700000000,
+        opened=1699999000,
     ),
     "expansion": Expansion(
         DEFINITION,

@@ -489,7 +489,7 @@ async def test_a_streams_limits_are_its_walks(expansion: Expansion, monkeypatch:
     opener = WalkOpener(expansion, searches, resumable=False, steps=(Step.of("filter", is_zero),))
     StreamStore(expansion.ref).write_log(CommitLog("s"))
     airflow.tables.instances |= {("insert", 0): "deferred", ("insert", 1): "running"}
-    walk = opener.open(START, waited=3.0)
+    walk = opener.open(CommitLog("s"), waited=3.0)
     walk.start()
     began = now()
     assert (await walk.batches()).counts == (1,)

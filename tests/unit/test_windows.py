@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from deferred_expand.streams.commit_index import locate_all
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import Checkpoint
-from deferred_expand.streams.page import Page
+from deferred_expand.streams.page import START, Page
 from deferred_expand.streams.units import Unit
 from deferred_expand.walking.pace import Pace
 from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk
@@ -26,16 +27,19 @@ if TYPE_CHECKING:
 class Kept:
     """What is committed of a stream, and the windows that can be read of it."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Unit, after: Kept | None = None) -> None:
         self.unit = unit
         self.stager = MemoryStager()
-        self.log = CommitLog("s", unit=unit.kind)
+        position = after.log.position.of_open_window if after else START
+        self.log: CommitLog = CommitLog("s", unit=unit.kind, position=position)
         self.pages: dict[str, IndexPage] = {}
         self.times: list[float] = []
 
-    async def walk(self, source: PagedNumbers, *, pace: Pace | None = None, stops: int | None = None) -> None:
+    async def walk(
+        self, source: PagedNumbers, *, pace: Pace | None = None, stops: int | None = None, **more: Any
+    ) -> None:
         """:param stops: commits after which it dies."""
-        policy: dict[str, Any] = {"unit": self.unit, "batch_size": 4, "batch_interval": 1}
+        policy: dict[str, Any] = {"unit": self.unit, "batch_size": 4, "batch_interval": 1, **more}
         walk = make_walk(source, self.stager, self.log.checkpoint, pace, **policy)
         walk.start()
         commits = 0
@@ -121,6 +125,33 @@ async def test_one_that_a_failed_source_has_left_open_is_filled_by_the_next() ->
     kept.log = CommitLog.from_json({**kept.log.to_json(), "failure": None, "failed_try": None})
     await kept.walk(PagedNumbers(pages=4, size=2))
     assert kept.windows == [[0, 1, 2, 3, 4], [5, 6, 7]]
+
+
+@pytest.mark.asyncio
+@pytest.mark.looptime(start=0)
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 7), st.integers(1, 9), st.lists(st.integers(0, 3), max_size=5))
+async def test_the_next_run_goes_on_with_what_no_closed_window_had(
+    size: int, window: int, lengths: list[int]
+) -> None:
+    kept, given = Kept(Unit("window", window)), []
+    for stops in (*lengths, None):
+        await kept.walk(PagedNumbers(pages=6, size=size, delay=0.3), stops=stops)
+        given += [item for of_one in kept.windows for item in of_one]
+        assert all(len(of_one) == window for of_one in kept.windows[:-1])
+        kept = Kept(Unit("window", window), after=kept)
+    assert given == list(range(6 * size))
+
+
+@pytest.mark.asyncio
+@pytest.mark.looptime(start=0)
+@pytest.mark.parametrize("window", [3, 100])
+async def test_a_stream_whose_time_is_over_ends_with_what_there_is(window: int) -> None:
+    kept = Kept(Unit("window", window))
+    await kept.walk(PagedNumbers(pages=1000, size=1, delay=2), ends_at=time.time() + 9)
+    assert kept.log.ended
+    assert asyncio.get_running_loop().time() == pytest.approx(9, abs=0.2)
+    assert kept.windows == cut([0, 1, 2, 3], window)
 
 
 @pytest.mark.asyncio

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +110,21 @@ if has_state_store():
         iterate(double, concurrency=4).over(row=StreamWindow(task_id="rows").output)
 
     iterate_over_window()
+
+with DAG(
+    "endless", schedule="@continuous", max_active_runs=1, start_date=datetime(2026, 1, 1), params=PARAMS
+):
+    # A run of a schedule has no conf: what is given, and where it is told, is said by a Variable.
+    rows = DeferredExpandOperator(
+        task_id="rows",
+        source=gated,
+        source_kwargs={"gates": "{{ var.value.endless }}"},
+        max_items=2,
+        max_duration=timedelta(minutes=10),
+        continue_last_run=True,
+        retries=2,
+        retry_delay=timedelta(seconds=0),
+    )
+    WindowRunOperator.partial(
+        task_id="load", trigger_dag_id="work_on_window", conf={"folder": "{{ var.value.endless }}"}
+    ).expand(window=rows.output.window(5))
