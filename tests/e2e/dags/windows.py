@@ -112,7 +112,11 @@ if has_state_store():
     iterate_over_window()
 
 with DAG(
-    "endless", schedule="@continuous", max_active_runs=1, start_date=datetime(2026, 1, 1), params=PARAMS
+    "endless",
+    schedule="@continuous",
+    max_active_runs=1,
+    start_date=datetime(2026, 1, 1),
+    is_paused_upon_creation=True,
 ):
     # A run of a schedule has no conf: what is given, and where it is told, is said by a Variable.
     rows = DeferredExpandOperator(
