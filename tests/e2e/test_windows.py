@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deferred_expand.testing.local_airflow import LocalAirflow
+    from tests.paged_api import PagedApi
 
 CHILD = "work_on_window"
 
@@ -187,3 +188,13 @@ def test_a_window_that_was_deleted_says_so(airflow: LocalAirflow, tmp_path: Path
     child.clear("rows", include_downstream=True)
     assert child.wait() == "failed"
     assert "is gone: the stream was opened anew since" in child.log("rows", try_number=2)
+
+
+def test_the_example(airflow: LocalAirflow, api: PagedApi) -> None:
+    for dag_id in ("example_windows", "example_window_of_orders"):
+        airflow.wait_for_dag(dag_id)
+    run_id = airflow.trigger("example_windows", {"url": api.url("example_windows")})
+    run = Windowed(airflow, "example_windows", run_id)
+    run.child_dag = "example_window_of_orders"
+    assert run.wait() == "success"
+    assert [child.result("report") for child in run.children()] == ["4 of 4 orders", "2 of 2 orders"]
