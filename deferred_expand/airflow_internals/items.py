@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 _ITEM = "item"
+_NOT_SHOWN = "Done. Returned value not shown"  # (airflow/providers/standard/operators/python.py)
 
 
 class ItemTaskInstance(RuntimeTaskInstance):
@@ -99,14 +100,58 @@ def shared_comms(exchange: Callable[[Callable[[], Any]], Awaitable[Any]]) -> Ite
         task_runner.SUPERVISOR_COMMS = comms
 
 
+class SharedParts:
+    """
+    What takes a while to make, and is the same for all items of a task instance.
+
+    :ivar pulled: XComs that templates ask for, those of ``.partial()``: they are asked for once.
+    """
+
+    def __init__(self, mapped: MappedOperator) -> None:
+        self.jinja_env: Any = mapped.get_template_env()
+        self.pulled: dict[str, Any] = {}
+        self._params: dict[str, Any] | None = None
+
+    def params_of(self, task: BaseOperator, outer: Any, *, own: bool) -> dict[str, Any]:
+        """
+        Each item's own copy of what is checked once, which takes longer than all the rest.
+
+        :param own: the item was given some that others may not have.
+        """
+        if own or self._params is None:
+            checked = process_params(outer["dag"], task, outer["dag_run"].conf, suppress_exception=False)
+            if own:
+                return checked
+            self._params = checked
+        return deepcopy(self._params)
+
+
+class _ItemLog:
+    """
+    An operator's logger, without the line by which ``PythonOperator`` tells of each that its result is not
+    shown: for thousands of items it would be most of what they cost.
+    """
+
+    __slots__ = ("_log",)
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+
+    def info(self, event: Any, *arguments: Any, **more: Any) -> None:
+        if event != _NOT_SHOWN:
+            self._log.info(event, *arguments, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
 def make_item(
     mapped: MappedOperator,
     outer: Any,
     index: int,
     arguments: Mapping[str, Any],
     data: Collection[str],
-    jinja_env: Any,
-    pulled: dict[str, Any],
+    shared: SharedParts,
 ) -> tuple[BaseOperator, dict[str, Any]]:
     """
     An item's operator, rendered, and its context. This may block.
@@ -115,27 +160,28 @@ def make_item(
 
     :param outer: the context of the task instance.
     :param data: names of arguments that are no templates.
-    :param jinja_env: of the mapped operator; it takes a while to make.
-    :param pulled: XComs that templates ask for, those of ``.partial()``, are asked for once.
     """
     decorated = isinstance(mapped, DecoratedMappedOperator)
     task = mapped.unmap({"op_kwargs": arguments} if decorated else arguments)
     task.start_from_trigger = False
     task.execution_timeout = None  # a signal would end it, which reaches the main thread only
-    context = _context_of(outer, task, index)
-    context["ti"].pulled = pulled
+    if getattr(task, "show_return_value_in_logs", True) is False:
+        task._cached_logger = _ItemLog(task.log)
+    params = shared.params_of(task, outer, own="params" in arguments and not decorated)
+    context = _context_of(outer, task, index, params)
+    context["ti"].pulled = shared.pulled
     task._do_render_template_fields(
         parent=task,
         template_fields=mapped.template_fields,
         context=context,  # type: ignore[arg-type]
-        jinja_env=jinja_env,
+        jinja_env=shared.jinja_env,
         seen_oids={id(arguments[name]) for name in data},
     )
     context["ti"].pulled = None
     return task, context
 
 
-def _context_of(outer: Any, task: BaseOperator, index: int) -> dict[str, Any]:
+def _context_of(outer: Any, task: BaseOperator, index: int, params: Any) -> dict[str, Any]:
     ti = outer["ti"]
     own = {"task": task, "item_index": index, "pushed": {}, "began": datetime.now(tz=timezone.utc)}
     item = ItemTaskInstance.model_construct(**{**ti.__dict__, **own})
@@ -145,7 +191,7 @@ def _context_of(outer: Any, task: BaseOperator, index: int) -> dict[str, Any]:
         "ti": item,
         "task_instance": item,
         "task": task,
-        "params": process_params(outer["dag"], task, outer["dag_run"].conf, suppress_exception=False),
+        "params": params,
         "outlet_events": OutletEventAccessors(),
     }
     item._cached_template_context = context  # type: ignore[assignment]

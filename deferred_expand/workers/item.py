@@ -11,6 +11,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from deferred_expand.airflow_internals.items import (
+    SharedParts,
     call_hooks_after,
     call_hooks_before,
     enter_item,
@@ -37,6 +38,7 @@ from deferred_expand.sources.chain import HopResult, hop_of
 from deferred_expand.sources.hops import step
 from deferred_expand.walking.tasks import end
 from deferred_expand.walking.threads import WantsToExit
+from deferred_expand.workers.item_threads import InOneGo, ItemThreads
 from deferred_expand.workers.item_waits import ItemWait
 
 if TYPE_CHECKING:
@@ -79,8 +81,8 @@ class ItemRunner:
         self.live: dict[int, BaseOperator] = {}
         self._mapped, self._arguments, self._outer = mapped, arguments, outer
         self._threads, self._timeout, self._largest = threads, timeout, largest
-        self._jinja_env = mapped.get_template_env()
-        self._pulled: dict[str, Any] = {}
+        self._beginning = InOneGo(threads) if isinstance(threads, ItemThreads) else threads
+        self._shared = SharedParts(mapped)
         self._keeps_results = bool(mapped.partial_kwargs.get("do_xcom_push", True))
 
     async def run(self, item: Item, place: ItemPlace) -> Ended:
@@ -112,8 +114,9 @@ class ItemRunner:
             raise WantsToExit(f"it called sys.exit({error.code!r})") from error
 
     async def _execute(self, item: Item, place: ItemPlace, ends: float | None) -> tuple[Any, ItemChain]:
+        with place.busy():
+            chain = await self._beginning.run(self._begin, item)
         threads = _BusyThreads(self._threads, place)
-        chain = await threads.run(self._begin, item)
         if is_async(chain.task) and item.kept is None:
             enter_item(chain.task, chain.context)
             call_hooks_before(chain.task, chain.context)
@@ -142,9 +145,7 @@ class ItemRunner:
 
     def _begin(self, item: Item) -> ItemChain:
         arguments, data = self._arguments.finish(item.given)
-        task, context = make_item(
-            self._mapped, self._outer, item.index, arguments, data, self._jinja_env, self._pulled
-        )
+        task, context = make_item(self._mapped, self._outer, item.index, arguments, data, self._shared)
         self.live[item.index] = task
         return ItemChain(task, context)
 

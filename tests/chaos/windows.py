@@ -125,9 +125,7 @@ class WindowsRun:
             "lost": sorted(set(range(ITEMS)) - set(carried)),
             "repeated": [number for number, places in carried.items() if len(set(places)) > 1],
             "runs": children != {"success": -(-ITEMS // WINDOW)} and children,
-            "in a wrong window": [
-                n for n, places in carried.items() if self._window(places) != n // WINDOW + 1
-            ],
+            "misplaced": [n for n, places in carried.items() if self._window(places) != n // WINDOW + 1],
             "windows": [number for number, items in windows.items() if items > WINDOW],
         }
         self.outcome.complaints += [f"{what}: {which}" for what, which in wrong.items() if which]
