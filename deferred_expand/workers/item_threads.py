@@ -12,6 +12,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -35,18 +36,20 @@ class _Call:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> None:
-        result, error = None, None
+        self.settle(*self.make())
+
+    def make(self) -> tuple[Any, BaseException | None]:
+        """:return: its result, or what it raised."""
         try:
             try:
                 with self.lock:
                     self.thread = threading.get_ident()
-                result = self.context.run(self.call)
+                return self.context.run(self.call), None
             finally:
                 with self.lock:
                     self.thread = None
         except BaseException as raised:  # also what interrupts it
-            error = raised
-        self.settle(result, error)
+            return None, raised
 
     def settle(self, result: Any, error: BaseException | None) -> None:
         """Twice does no harm."""
@@ -96,10 +99,16 @@ class ItemThreads:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            if self._interruption is not None:
-                made.interrupt(self._interruption)
+            if self.interrupt(made):
                 await _wait_for(made)
             raise
+
+    def interrupt(self, call: _Call) -> bool:
+        """:return: whether calls are."""
+        if self._interruption is None:
+            return False
+        call.interrupt(self._interruption)
+        return True
 
     def start(self, call: _Call) -> None:
         with self._lock:
@@ -155,14 +164,20 @@ class InOneGo:
         self._slow = False
 
     async def run(self, call: Callable[..., R], /, *arguments: Any) -> R:
-        """In the caller's context variables. A call whose wait is cancelled goes on."""
+        """In the caller's context variables. A call whose wait is cancelled is interrupted."""
         if self._slow:
             return await self._threads.run(call, *arguments)
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Call(lambda: call(*arguments), copy_context(), future))
+        made = _Call(lambda: call(*arguments), copy_context(), future)
+        self._waiting.append(made)
         if self._going is None:
             self._going = asyncio.create_task(self._go(), name="calls in one go")
-        return await future
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.cancel()  # it is not begun with, or
+            self._threads.interrupt(made)
+            raise
 
     async def _go(self) -> None:
         try:
@@ -170,17 +185,13 @@ class InOneGo:
                 go = _Go(self._waiting)
                 making = asyncio.ensure_future(self._threads.run(go.make))
                 await asyncio.wait({making}, timeout=SLOW)
-                if not making.done():
-                    self._slow = True
-                    making.add_done_callback(lambda _, go=go: go.settle())  # type: ignore[misc]
+                self._slow = not making.done()
+                making.add_done_callback(partial(_settle_go, go))
                 go.settle()
         finally:
             self._going = None
             while self._waiting:
-                self._alone(self._waiting.popleft())
-
-    def _alone(self, call: _Call) -> None:
-        self._threads.start(call)
+                self._threads.start(self._waiting.popleft())
 
 
 class _Go:
@@ -199,15 +210,18 @@ class _Go:
                 return
             if call.future.done():
                 continue  # nobody waits for it any more
-            try:
-                self._made.append((call, call.context.run(call.call), None))
-            except BaseException as error:
-                self._made.append((call, None, error))
+            self._made.append((call, *call.make()))
 
     def settle(self) -> None:
         while self._made:
             call, result, error = self._made.popleft()
             _settle(call.future, result, error)
+
+
+def _settle_go(go: _Go, making: asyncio.Future[None]) -> None:
+    go.settle()
+    if not making.cancelled():
+        making.exception()  # an interruption that came late, of a call that had ended
 
 
 class OneAtATime:

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 import pytest
 
 from deferred_expand.workers import item_threads
-from deferred_expand.workers.item_threads import ItemThreads
+from deferred_expand.workers.item_threads import InOneGo, ItemThreads
 
 pytestmark = pytest.mark.asyncio
 
@@ -124,3 +124,59 @@ async def test_a_call_that_is_not_to_be_interrupted_goes_on() -> None:
     assert not ended.is_set()
     assert await threads.run(ended.wait, 20)
     threads.close()
+
+
+async def test_calls_that_come_together_are_made_in_one_thread_each_in_its_context() -> None:
+    go = InOneGo(ItemThreads("test"))
+
+    async def one(number: int) -> tuple[str, str, object]:
+        here.set(str(number))
+        try:
+            return threading.current_thread().name, *await go.run(seen, number)
+        except ZeroDivisionError as error:
+            return "", "", error
+
+    def seen(number: int) -> tuple[str, str]:
+        1 / (number - 7)
+        return here.get(), threading.current_thread().name
+
+    found = await asyncio.gather(*(one(number) for number in range(100)))
+    assert [value for _, value, _ in found] == [str(n) if n != 7 else "" for n in range(100)]
+    assert {str(thread) for n, (_, _, thread) in enumerate(found) if n != 7} == {"test-1"}
+    assert isinstance(found[7][2], ZeroDivisionError)
+
+
+async def test_one_that_takes_long_holds_up_nobody_for_long() -> None:
+    go, wait = InOneGo(ItemThreads("test")), threading.Event()
+    long = asyncio.create_task(go.run(wait.wait, 60))
+    await asyncio.sleep(0.05)
+    others = asyncio.gather(*(go.run(str, number) for number in range(20)))
+    assert await asyncio.wait_for(others, 10) == [str(number) for number in range(20)]
+    assert not long.done()
+    barrier = threading.Barrier(3, timeout=20)
+    await asyncio.gather(*(go.run(barrier.wait) for _ in range(3)))  # threads of their own from now on
+    wait.set()
+    assert await long
+
+
+async def test_one_that_nobody_waits_for_any_more_is_interrupted_or_not_begun() -> None:
+    go, begun = InOneGo(ItemThreads("test", interruption=Interrupted)), threading.Event()
+    ended: list[str] = []
+
+    def spin() -> None:
+        begun.set()
+        try:
+            while True:
+                time.sleep(0.001)
+        except Interrupted:
+            ended.append("spun")
+            raise
+
+    spinning = asyncio.create_task(go.run(spin))
+    waiting = asyncio.create_task(go.run(ended.append, "never"))
+    await asyncio.to_thread(begun.wait, 20)
+    for task in (waiting, spinning):
+        task.cancel()
+    await asyncio.wait({spinning, waiting})
+    assert await asyncio.wait_for(go.run(int, "7"), 10) == 7
+    assert ended == ["spun"]
