@@ -14,7 +14,7 @@ help:
 	@echo "make pythons                unit and property tests on each of Python 3.10 to 3.13 that there is"
 	@echo "make test-cluster           end-to-end tests with Celery, Redis, Postgres, object storage (half an hour)"
 	@echo "make bench                  streaming measured beside native expansion (about an hour)"
-	@echo "make chaos [CHAOS_SEED=n]   processes die while streams run; every item is counted (about an hour)"
+	@echo "make chaos [CHAOS_SEED=n]   processes die while streams run; every item is counted (about two hours)"
 	@echo "make lint | types | unit | e2e   one part of make test"
 	@echo "make constraints            resolve the constraints files anew"
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deferred_expand.operators.task_stream import stream
     from deferred_expand.operators.windows import StreamWindow, WindowRunOperator
     from deferred_expand.triggers.streaming import StreamingExpansionTrigger
+    from deferred_expand.workers.window_results import window_results
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "iterate",
     "stream",
     "register_source_adapter",
+    "window_results",
 ]
 
 # A source module needs Page only; it should not have to load Airflow.
@@ -42,6 +44,7 @@ _LAZY = {
     "WindowRunOperator": "deferred_expand.operators.windows",
     "iterate": "deferred_expand.operators.iterate",
     "stream": "deferred_expand.operators.task_stream",
+    "window_results": "deferred_expand.workers.window_results",
 }
 
 

@@ -79,9 +79,16 @@ def test_each_window_has_a_run_of_its_own(airflow: LocalAirflow, tmp_path: Path)
     assert results == [[len(of_one), sum(of_one), 2 * sum(of_one)] for of_one in rows]
     assert sorted(doubled(tmp_path)) == list(range(13))
     assert run.labels == ["window 1", "window 2", "window 3"]
-    told = run.result("report")
-    assert [one["run_id"] for one in told] == [child.run_id for child in run.children()]
-    assert {(one["dag_id"], one["task_id"]) for one in told} == {(CHILD, "double")}
+    assert run.result("report") == [
+        [*(2 * row for row in of_one), child.run_id]
+        for of_one, child in zip(rows, run.children(), strict=True)
+    ]
+
+
+def test_a_source_goes_on_with_the_results_of_its_windows(airflow: LocalAirflow, tmp_path: Path) -> None:
+    run, _ = start(airflow, "windows_in_a_loop", tmp_path)
+    assert run.wait() == "success"
+    assert sorted(doubled(tmp_path)) == [1, 2, 6, 7, 26, 27], "1 + 2 doubled are 6, and 6 + 7 are 26"
 
 
 def test_links_lead_there_and_back(airflow: LocalAirflow, tmp_path: Path) -> None:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Param, dag, task, task_group
 
-from deferred_expand import DeferredExpandOperator, StreamWindow, WindowRunOperator, iterate
+from deferred_expand import (
+    DeferredExpandOperator,
+    Page,
+    StreamWindow,
+    WindowRunOperator,
+    iterate,
+    stream,
+    window_results,
+)
 from deferred_expand.airflow_internals.state_store import has_state_store
 from tests.e2e.sources import gated
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 PARAMS = {"gates": Param(""), "folder": Param("", type="string")}
 
@@ -39,7 +50,7 @@ def windowed(
 
         @task
         def report(results: Any) -> list[Any]:
-            return list(results)
+            return [[*window_results(told), told["run_id"]] for told in results]
 
         report(load.output)
 
@@ -110,6 +121,24 @@ if has_state_store():
         iterate(double, concurrency=4).over(row=StreamWindow(task_id="rows").output)
 
     iterate_over_window()
+
+with DAG("windows_in_a_loop", schedule=None, params=PARAMS):
+
+    @stream
+    async def guesses(results: Any = None, cursor: int | None = None) -> AsyncIterator[Page]:
+        """Goes on with what the last window has made of the guess before, until that is large."""
+        number = cursor or 1
+        while number < 30:
+            yield Page([number, number + 1], cursor=number)
+            async for told in results:
+                number = sum(window_results(told))
+
+    WindowRunOperator.partial(
+        task_id="load",
+        trigger_dag_id="work_on_window",
+        conf={"folder": "{{ params.folder }}"},
+        results_of="double",
+    ).expand(window=guesses().window(100))
 
 with DAG(
     "endless",

@@ -1,0 +1,61 @@
+"""What the tasks of a window's run have returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, overload
+
+from deferred_expand.airflow_internals.comms import count_task_instances, task_instance_state
+from deferred_expand.airflow_internals.sdk import BaseXCom, XCom
+from deferred_expand.exceptions import WindowRunFailed
+from deferred_expand.workers.item_results import RESULTS_KEY, RETURNED, IteratedResults
+
+
+def window_results(told: Mapping[str, Any]) -> Sequence[Any]:
+    """
+    The results of a window, in order: of the task that ``results_of`` names, read when they are asked for.
+
+    For tasks that are given the output of a :class:`~deferred_expand.WindowRunOperator`, and for sources
+    that take ``results``. What was skipped or has failed gives ``None``.
+
+    :param told: what an instance of the operator has returned.
+    :raises WindowRunFailed: it was not told whose results.
+    """
+    if not told or not told.get("task_id"):
+        raise WindowRunFailed(
+            f"{told!r} names no task: say results_of= to the WindowRunOperator, and which task it shall be"
+        )
+    where = {name: told[name] for name in ("dag_id", "run_id", "task_id")}
+    iterated = BaseXCom.get_one(key=f"{RESULTS_KEY}.{RETURNED}", map_index=0, **where)
+    if iterated is not None:
+        count = count_task_instances(**where)
+        return IteratedResults(where, range(count), in_turn=True)
+    return WindowResults(where)
+
+
+class WindowResults(Sequence[Any]):
+    """:param where: the task: ``dag_id``, ``run_id`` and ``task_id``."""
+
+    def __init__(self, where: dict[str, Any]) -> None:
+        self._where = where
+
+    @cached_property
+    def _indexes(self) -> range:
+        if task_instance_state(**self._where, map_index=-1) is not None:
+            return range(-1, 0)
+        return range(count_task_instances(**self._where))
+
+    def __len__(self) -> int:
+        return len(self._indexes)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        return XCom.get_one(key="return_value", map_index=self._indexes[index], **self._where)
