@@ -140,5 +140,8 @@ class StreamWindows(Sequence[Window]):
     def __getitem__(self, index: int | slice) -> Window | list[Window]:
         if isinstance(index, slice):
             return [self[n] for n in range(*index.indices(len(self)))]
-        # Airflow counts modulo the length, as for items.
-        return Window(self._store, self._log.stream, max(index, self._map_index))
+        if self._map_index >= len(self):
+            index = self._map_index  # Airflow counts modulo the length, as for items
+        elif not 0 <= index < len(self):
+            raise IndexError(index)
+        return Window(self._store, self._log.stream, index)
