@@ -22,6 +22,7 @@ from benchmarks import (
     open_streams,
     resumed_items,
     walk_only,
+    windows,
 )
 from benchmarks.report import draw, print_tables
 
@@ -47,6 +48,7 @@ PARTS: dict[str, Callable[[int], Any]] = {
     "many items": lambda rounds: many_items.run(),
     "resumed items": lambda rounds: resumed_items.run(),
     "item streams": item_streams.run,
+    "windows": lambda rounds: windows.run(),
 }
 
 

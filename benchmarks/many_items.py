@@ -30,7 +30,7 @@ Measured = dict[str, Any]
 
 def run() -> Measured:
     with deployment(**{"core.parallelism": "4"}) as airflow:
-        idle = _idle(airflow)
+        idle = idle_cpu(airflow)
         result: Measured = {"idle_cpu": idle}
         for name, seconds in (("10 ms", 0.01), ("100 ms", 0.1)):
             with server(seconds) as url:
@@ -63,25 +63,25 @@ def _measure(airflow: WatchedAirflow, dag_id: str, items: int, conf: Measured, i
     """Seconds from trigger to end, and the processor time that this took of all of Airflow beside idling."""
     airflow.wait_for_dag(dag_id)
     with PeakMemory(airflow) as memory:
-        cpu, began = _cpu(airflow), time.time()
+        cpu, began = cpu_of(airflow), time.time()
         run_id = airflow.trigger(dag_id, {**conf, "count": items})
         state = airflow.wait_for_run(dag_id, run_id, timeout=1800)
         seconds = time.time() - began
-        cpu = _cpu(airflow) - cpu - idle * seconds
+        cpu = cpu_of(airflow) - cpu - idle * seconds
     if state != "success":
         raise RuntimeError(f"{dag_id} ended as {state}")
     return {"items": items, "seconds": seconds, "cpu": cpu, "worker_mb": memory.peaks.get("worker", 0.0)}
 
 
-def _idle(airflow: WatchedAirflow) -> float:
+def idle_cpu(airflow: WatchedAirflow) -> float:
     """Processor seconds a second."""
     wait_until("all is parsed", lambda: bool(airflow.api("GET", "/dags")["total_entries"]), 60)
-    cpu = _cpu(airflow)
+    cpu = cpu_of(airflow)
     time.sleep(IDLE)
-    return (_cpu(airflow) - cpu) / IDLE
+    return (cpu_of(airflow) - cpu) / IDLE
 
 
-def _cpu(airflow: WatchedAirflow) -> float:
+def cpu_of(airflow: WatchedAirflow) -> float:
     """Of all processes, those among them that have ended and were waited for."""
     total = 0.0
     for process in airflow.processes.values():

@@ -151,6 +151,8 @@ def print_tables(console: Console, results: Measured) -> None:
         console.print("17,000 files, killed at half:", result["resumed"])
         peaks = {name: one["peak_mb"] for name, one in result["memory"].items()}
         console.print(peaks_table("items that do nothing: largest process of each kind, MB", peaks))
+    if "windows" in results:
+        console.print("rows in windows of 500, iterated over in runs of their own:", results["windows"])
     if "item streams" in results:
         console.print(item_streams_table(results["item streams"]))
 

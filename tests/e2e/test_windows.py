@@ -205,3 +205,24 @@ def test_the_example(airflow: LocalAirflow, api: PagedApi) -> None:
     run.child_dag = "example_window_of_orders"
     assert run.wait() == "success"
     assert [child.result("report") for child in run.children()] == ["4 of 4 orders", "2 of 2 orders"]
+
+
+@pytest.mark.parametrize("airflow", ["callback"], indirect=True)
+def test_without_an_expander_nothing_is_cleared_and_it_says_so(airflow: LocalAirflow, tmp_path: Path) -> None:
+    (tmp_path / "fail 3").touch()
+    run, gates = start(airflow, "windowed", tmp_path)
+    gates.open(5)
+    gates.end()
+    assert run.wait() == "failed"
+    run.clear(["load", 1], include_downstream=True)
+    assert run.wait() == "failed"
+    (child,) = run.children()
+    log = run.log("load", 1, 2)
+    assert f"run {child.run_id!r} of DAG 'work_on_window'" in log.replace('\\\\"', "'")
+    assert "no expander answers in this triggerer" in log
+    assert child.states("double").count("failed") == 1, "it is left as it is"
+    (tmp_path / "fail 3").unlink()
+    child.clear("double", only_failed=True, include_downstream=True)
+    assert child.wait() == "success"
+    run.clear(["load", 1], include_downstream=True)
+    assert run.wait() == "success"
