@@ -1,4 +1,4 @@
-"""100,000 rows in windows of 500, each a run of another DAG that iterates over its own: does cost stay flat?"""
+"""100,000 rows in windows of 500, each a run of another DAG that iterates over them: does cost stay flat?"""
 
 from __future__ import annotations
 
