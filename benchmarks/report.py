@@ -144,6 +144,11 @@ def print_tables(console: Console, results: Measured) -> None:
     for name in ("triggerer", "busy triggerer"):
         if name in results:
             console.print("300 open streams in one triggerer:", results[name])
+    _print_items(console, results)
+
+
+def _print_items(console: Console, results: Measured) -> None:
+    """Of instances of many items, and of windows."""
     if "many items" in results:
         console.print(many_items_table(results["many items"]))
     if "resumed items" in results:
