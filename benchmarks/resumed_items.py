@@ -70,7 +70,8 @@ def _kill_worker(airflow: WatchedAirflow) -> None:
     """The process of the one task that runs, and who watches it."""
     for process in psutil.Process(airflow.processes["scheduler"].pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if " ".join(process.cmdline()).startswith("airflow worker -- "):
+            title = " ".join(process.cmdline())
+            if title.startswith("airflow worker -- ") and "LocalExecutor" not in title:
                 parent = process.parent()
                 for one in (parent, process):
                     if one is not None:
