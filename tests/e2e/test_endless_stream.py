@@ -66,7 +66,7 @@ class Endless:
 
 @pytest.fixture
 def endless(airflow: LocalAirflow, tmp_path: Path) -> Iterator[Endless]:
-    for dag_id in ("endless", "work_on_window"):
+    for dag_id in ("endless", "double_window"):
         airflow.wait_for_dag(dag_id)
     airflow.api("POST", "/variables", json={"key": "endless", "value": str(tmp_path)})
     endless = Endless(airflow, tmp_path)

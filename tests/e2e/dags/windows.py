@@ -99,6 +99,19 @@ def work_on_window() -> None:
 work_on_window()
 
 
+@dag(schedule=None, params={"folder": Param("", type="string")})
+def double_window() -> None:
+    @task
+    def double_all(rows: Any, params: Any = None) -> None:
+        for row in rows:
+            note(f"double {row}", params["folder"])
+
+    double_all(StreamWindow(task_id="rows").output)
+
+
+double_window()
+
+
 @dag(schedule=None, params={"folder": Param("", type="string")}, is_paused_upon_creation=True)
 def paused_window() -> None:
     @task
@@ -159,5 +172,5 @@ with DAG(
         retry_delay=timedelta(seconds=0),
     )
     WindowRunOperator.partial(
-        task_id="load", trigger_dag_id="work_on_window", conf={"folder": "{{ var.value.endless }}"}
+        task_id="load", trigger_dag_id="double_window", conf={"folder": "{{ var.value.endless }}"}
     ).expand(window=rows.output.window(5))
