@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 PAGE = 4
 
-pytestmark = pytest.mark.parametrize(
-    "airflow", ["expander", pytest.param("callback", marks=pytest.mark.long)], indirect=True
-)
+pytestmark = pytest.mark.long
 
 
 class Endless:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from tests.paged_api import PagedApi
 
 CHILD = "work_on_window"
+EITHER = pytest.mark.parametrize(
+    "airflow", ["expander", pytest.param("callback", marks=pytest.mark.long)], indirect=True
+)
+EXPANDER = pytest.mark.parametrize("airflow", ["expander"], indirect=True)
 
 
 class Windowed(Run):
@@ -63,6 +67,7 @@ def doubled(folder: Path) -> list[int]:
     return [int(line.split()[1]) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@EITHER
 def test_each_window_has_a_run_of_its_own(airflow: LocalAirflow, tmp_path: Path) -> None:
     run, gates = start(airflow, "windowed", tmp_path)
     gates.open(7)
@@ -85,12 +90,16 @@ def test_each_window_has_a_run_of_its_own(airflow: LocalAirflow, tmp_path: Path)
     ]
 
 
+@pytest.mark.long
+@EITHER
 def test_a_source_goes_on_with_the_results_of_its_windows(airflow: LocalAirflow, tmp_path: Path) -> None:
     run, _ = start(airflow, "windows_in_a_loop", tmp_path)
     assert run.wait() == "success"
     assert sorted(doubled(tmp_path)) == [1, 2, 6, 7, 26, 27], "1 + 2 doubled are 6, and 6 + 7 are 26"
 
 
+@pytest.mark.long
+@EITHER
 def test_links_lead_there_and_back(airflow: LocalAirflow, tmp_path: Path) -> None:
     run, gates = start(airflow, "windowed", tmp_path)
     gates.open(2)
@@ -105,6 +114,8 @@ def test_links_lead_there_and_back(airflow: LocalAirflow, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not has_state_store(), reason="Airflow 3.2 has no task state store")
+@pytest.mark.long
+@EITHER
 def test_a_window_closes_when_its_time_is_over(airflow: LocalAirflow, tmp_path: Path) -> None:
     run, gates = start(airflow, "windowed_by_time", tmp_path, "iterate_over_window")
     gates.open(3)
@@ -118,6 +129,8 @@ def test_a_window_closes_when_its_time_is_over(airflow: LocalAirflow, tmp_path: 
     assert first.run_id == run.children()[0].run_id
 
 
+@pytest.mark.long
+@EITHER
 def test_what_cannot_be_waited_for_is_named(airflow: LocalAirflow, tmp_path: Path) -> None:
     for dag_id in ("windowed_paused", "windowed_missing"):
         (tmp_path / dag_id).mkdir()
@@ -129,7 +142,8 @@ def test_what_cannot_be_waited_for_is_named(airflow: LocalAirflow, tmp_path: Pat
     assert "Dag with dag_id: 'no_such_dag' not found" in missing.log("load", 1)
 
 
-@pytest.mark.parametrize("airflow", ["expander"], indirect=True)
+@EXPANDER
+@pytest.mark.long
 def test_a_paused_dag_is_named(airflow: LocalAirflow, tmp_path: Path) -> None:
     run, gates = start(airflow, "windowed_paused", tmp_path, "paused_window")
     gates.open(1)
@@ -141,7 +155,7 @@ def test_a_paused_dag_is_named(airflow: LocalAirflow, tmp_path: Path) -> None:
     airflow.api("PATCH", "/dags/paused_window", json={"is_paused": True})
 
 
-@pytest.mark.parametrize("airflow", ["expander"], indirect=True)
+@EXPANDER
 def test_a_retry_attaches_and_a_clear_runs_what_it_should(airflow: LocalAirflow, tmp_path: Path) -> None:
     (tmp_path / "fail 3").touch()
     run, gates = start(airflow, "windowed_with_retries", tmp_path)
@@ -160,7 +174,7 @@ def test_a_retry_attaches_and_a_clear_runs_what_it_should(airflow: LocalAirflow,
     assert len(run.children()) == 1
 
 
-@pytest.mark.parametrize("airflow", ["expander"], indirect=True)
+@EXPANDER
 def test_the_run_of_a_window_that_is_stopped_is_stopped(airflow: LocalAirflow, tmp_path: Path) -> None:
     for row in (0, 5):
         (tmp_path / f"wait {row}").touch()
@@ -181,6 +195,8 @@ def test_the_run_of_a_window_that_is_stopped_is_stopped(airflow: LocalAirflow, t
     assert len(run.children()) == 2
 
 
+@pytest.mark.long
+@EITHER
 def test_a_window_that_was_deleted_says_so(airflow: LocalAirflow, tmp_path: Path) -> None:
     run, gates = start(airflow, "windowed", tmp_path)
     gates.open(3)
@@ -197,6 +213,7 @@ def test_a_window_that_was_deleted_says_so(airflow: LocalAirflow, tmp_path: Path
     assert "is gone: the stream was opened anew since" in child.log("rows", try_number=2)
 
 
+@EITHER
 def test_the_example(airflow: LocalAirflow, api: PagedApi) -> None:
     for dag_id in ("example_windows", "example_window_of_orders"):
         airflow.wait_for_dag(dag_id)
@@ -207,6 +224,7 @@ def test_the_example(airflow: LocalAirflow, api: PagedApi) -> None:
     assert [child.result("report") for child in run.children()] == ["4 of 4 orders", "2 of 2 orders"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("airflow", ["callback"], indirect=True)
 def test_without_an_expander_nothing_is_cleared_and_it_says_so(airflow: LocalAirflow, tmp_path: Path) -> None:
     (tmp_path / "fail 3").touch()
