@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 
 
 class Endless:
-    """The DAG ``endless``: two windows of five rows each run."""
+    """The DAG ``endless_windows``: two windows of five rows each run."""
 
     def __init__(self, airflow: LocalAirflow, folder: Path) -> None:
         self.airflow, self.folder = airflow, folder
@@ -31,7 +31,7 @@ class Endless:
         self.given = 0
 
     def pause(self, paused: bool) -> None:
-        self.airflow.api("PATCH", "/dags/endless", json={"is_paused": paused})
+        self.airflow.api("PATCH", "/dags/endless_windows", json={"is_paused": paused})
 
     def give(self, pages: int) -> None:
         for _ in range(pages):
@@ -41,7 +41,7 @@ class Endless:
     def runs(self) -> list[dict[str, Any]]:
         """The last one first."""
         asked = {"order_by": "-logical_date", "limit": 100}
-        found: list[dict[str, Any]] = self.airflow.api("GET", "/dags/endless/dagRuns", params=asked)[
+        found: list[dict[str, Any]] = self.airflow.api("GET", "/dags/endless_windows/dagRuns", params=asked)[
             "dag_runs"
         ]
         return found
@@ -57,14 +57,14 @@ class Endless:
         return wait_until("a run is active", run, 60)
 
     def set_head(self, run_id: str, state: str) -> None:
-        path = f"/dags/endless/dagRuns/{run_id}/taskInstances/load/0"
+        path = f"/dags/endless_windows/dagRuns/{run_id}/taskInstances/load/0"
         wait_until("its head waits", lambda: self.airflow.api("GET", path)["state"] == "deferred", 120)
         self.airflow.api("PATCH", path, json={"new_state": state})
 
 
 @pytest.fixture
 def endless(airflow: LocalAirflow, tmp_path: Path) -> Iterator[Endless]:
-    for dag_id in ("endless", "double_window"):
+    for dag_id in ("endless_windows", "double_window"):
         airflow.wait_for_dag(dag_id)
     airflow.api("POST", "/variables", json={"key": "endless", "value": str(tmp_path)})
     endless = Endless(airflow, tmp_path)
@@ -75,8 +75,10 @@ def endless(airflow: LocalAirflow, tmp_path: Path) -> Iterator[Endless]:
         endless.pause(True)
         for run in endless.runs():
             if run["state"] in ("running", "queued"):
-                airflow.api("PATCH", f"/dags/endless/dagRuns/{run['dag_run_id']}", json={"state": "failed"})
-            airflow.api("DELETE", f"/dags/endless/dagRuns/{run['dag_run_id']}")
+                airflow.api(
+                    "PATCH", f"/dags/endless_windows/dagRuns/{run['dag_run_id']}", json={"state": "failed"}
+                )
+            airflow.api("DELETE", f"/dags/endless_windows/dagRuns/{run['dag_run_id']}")
         airflow.api("DELETE", "/variables/endless")
 
 
@@ -101,7 +103,7 @@ def test_no_window_is_lost_or_repeated_from_run_to_run(endless: Endless) -> None
     fourth = endless.active()
     endless.airflow.api(
         "POST",
-        "/dags/endless/clearTaskInstances",
+        "/dags/endless_windows/clearTaskInstances",
         json={"dry_run": False, "dag_run_id": third, "task_ids": [["load", 0]], "only_failed": False},
     )
     endless.give(2)
@@ -115,7 +117,7 @@ def test_no_window_is_lost_or_repeated_from_run_to_run(endless: Endless) -> None
 
 
 def _state(endless: Endless, run_id: str) -> str:
-    return endless.airflow.run_state("endless", run_id)
+    return endless.airflow.run_state("endless_windows", run_id)
 
 
 def test_a_run_that_was_deleted_never_was(endless: Endless) -> None:
@@ -124,9 +126,9 @@ def test_a_run_that_was_deleted_never_was(endless: Endless) -> None:
     wait_until("the fourth run is there", lambda: len(endless.runs()) == 4, 120)
     endless.pause(True)
     fourth, third, *_ = [run["dag_run_id"] for run in endless.runs()]
-    endless.airflow.api("PATCH", f"/dags/endless/dagRuns/{fourth}", json={"state": "failed"})
+    endless.airflow.api("PATCH", f"/dags/endless_windows/dagRuns/{fourth}", json={"state": "failed"})
     for run_id in (fourth, third):
-        endless.airflow.api("DELETE", f"/dags/endless/dagRuns/{run_id}")
+        endless.airflow.api("DELETE", f"/dags/endless_windows/dagRuns/{run_id}")
     endless.pause(False)
 
     def counts() -> dict[int, int]:

@@ -154,7 +154,7 @@ with DAG("windows_in_a_loop", schedule=None, params=PARAMS):
     ).expand(window=guesses().window(100))
 
 with DAG(
-    "endless",
+    "endless_windows",
     schedule="@continuous",
     max_active_runs=1,
     start_date=datetime(2026, 1, 1),
