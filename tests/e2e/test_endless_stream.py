@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deferred_expand.testing.local_airflow import LocalAirflow
 
 PAGE = 4
+RUNS = "/dags/endless_windows/dagRuns"
 
 pytestmark = pytest.mark.long
 
@@ -41,9 +42,7 @@ class Endless:
     def runs(self) -> list[dict[str, Any]]:
         """The last one first."""
         asked = {"order_by": "-logical_date", "limit": 100}
-        found: list[dict[str, Any]] = self.airflow.api("GET", "/dags/endless_windows/dagRuns", params=asked)[
-            "dag_runs"
-        ]
+        found: list[dict[str, Any]] = self.airflow.api("GET", RUNS, params=asked)["dag_runs"]
         return found
 
     def wait_for_rows(self, count: int) -> None:
@@ -57,7 +56,7 @@ class Endless:
         return wait_until("a run is active", run, 60)
 
     def set_head(self, run_id: str, state: str) -> None:
-        path = f"/dags/endless_windows/dagRuns/{run_id}/taskInstances/load/0"
+        path = f"{RUNS}/{run_id}/taskInstances/load/0"
         wait_until("its head waits", lambda: self.airflow.api("GET", path)["state"] == "deferred", 120)
         self.airflow.api("PATCH", path, json={"new_state": state})
 
@@ -75,10 +74,8 @@ def endless(airflow: LocalAirflow, tmp_path: Path) -> Iterator[Endless]:
         endless.pause(True)
         for run in endless.runs():
             if run["state"] in ("running", "queued"):
-                airflow.api(
-                    "PATCH", f"/dags/endless_windows/dagRuns/{run['dag_run_id']}", json={"state": "failed"}
-                )
-            airflow.api("DELETE", f"/dags/endless_windows/dagRuns/{run['dag_run_id']}")
+                airflow.api("PATCH", f"{RUNS}/{run['dag_run_id']}", json={"state": "failed"})
+            airflow.api("DELETE", f"{RUNS}/{run['dag_run_id']}")
         airflow.api("DELETE", "/variables/endless")
 
 
@@ -126,9 +123,9 @@ def test_a_run_that_was_deleted_never_was(endless: Endless) -> None:
     wait_until("the fourth run is there", lambda: len(endless.runs()) == 4, 120)
     endless.pause(True)
     fourth, third, *_ = [run["dag_run_id"] for run in endless.runs()]
-    endless.airflow.api("PATCH", f"/dags/endless_windows/dagRuns/{fourth}", json={"state": "failed"})
+    endless.airflow.api("PATCH", f"{RUNS}/{fourth}", json={"state": "failed"})
     for run_id in (fourth, third):
-        endless.airflow.api("DELETE", f"/dags/endless_windows/dagRuns/{run_id}")
+        endless.airflow.api("DELETE", f"{RUNS}/{run_id}")
     endless.pause(False)
 
     def counts() -> dict[int, int]:
