@@ -44,8 +44,8 @@ def example_window_of_orders() -> None:
         return order
 
     @task
-    def report(orders: Any, shipped: Any) -> str:
-        return f"{len(shipped)} of {len(orders)} orders"
+    def report(orders: Any, shipped: Any) -> dict[str, int]:
+        return {"orders": len(orders), "shipped": len(shipped)}
 
     report(orders, ship.expand(order=orders))
 

@@ -77,6 +77,14 @@ def finished_items(dag_id: str, run_id: str, task_id: str, among: Collection[int
     return {n for n in among if states.get(f"{task_id}_{n}") in ENDED_STATES}
 
 
+def is_mapped(dag_id: str, run_id: str, task_id: str) -> bool:
+    """Whether a task of a run, of whose DAG nothing else is known here, has instances with map indexes."""
+    answer = task_runner.SUPERVISOR_COMMS.send(
+        GetTaskStates(dag_id=dag_id, run_ids=[run_id], task_ids=[task_id])
+    )
+    return task_id not in answer.task_states.get(run_id, {})  # type: ignore[union-attr]
+
+
 def set_map_index_label(context: Any, label: str) -> None:
     """
     Name the running instance in Airflow's UI, now and when it ends.

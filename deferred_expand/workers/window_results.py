@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, overload
 
-from deferred_expand.airflow_internals.comms import count_task_instances, task_instance_state
+from deferred_expand.airflow_internals.comms import count_task_instances, is_mapped
 from deferred_expand.airflow_internals.sdk import BaseXCom, XCom
 from deferred_expand.exceptions import WindowRunFailed
 from deferred_expand.workers.item_results import RESULTS_KEY, RETURNED, IteratedResults
@@ -42,9 +42,9 @@ class WindowResults(Sequence[Any]):
 
     @cached_property
     def _indexes(self) -> range:
-        if task_instance_state(**self._where, map_index=-1) is not None:
-            return range(-1, 0)
-        return range(count_task_instances(**self._where))
+        if is_mapped(**self._where):
+            return range(count_task_instances(**self._where))
+        return range(-1, 0)
 
     def __len__(self) -> int:
         return len(self._indexes)

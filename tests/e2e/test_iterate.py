@@ -182,7 +182,7 @@ def test_an_instance_has_its_time(airflow: LocalAirflow, tmp_path: Path) -> None
 
 
 def test_an_instance_whose_items_all_wait_frees_its_slot(airflow: LocalAirflow, tmp_path: Path) -> None:
-    run, told = start(airflow, "iterated_waits", tmp_path, items=5, takes=24)
+    run, told = start(airflow, "iterated_waits", tmp_path, items=5, takes=14)
     wait_until("it is deferred", lambda: run.states("items") == ["deferred"], 120)
     assert run.instances("items")[0]["rendered_map_index"] == "0 of 5 items done, 3 waiting"
     assert run.wait() == "success"

@@ -175,6 +175,7 @@ def test_a_retry_attaches_and_a_clear_runs_what_it_should(airflow: LocalAirflow,
 
 
 @EXPANDER
+@pytest.mark.long
 def test_the_run_of_a_window_that_is_stopped_is_stopped(airflow: LocalAirflow, tmp_path: Path) -> None:
     for row in (0, 5):
         (tmp_path / f"wait {row}").touch()
@@ -221,7 +222,9 @@ def test_the_example(airflow: LocalAirflow, api: PagedApi) -> None:
     run = Windowed(airflow, "example_windows", run_id)
     run.child_dag = "example_window_of_orders"
     assert run.wait() == "success"
-    assert [child.result("report") for child in run.children()] == ["4 of 4 orders", "2 of 2 orders"]
+    assert [child.result("report") for child in run.children()] == [
+        {"orders": count, "shipped": count} for count in (4, 2)
+    ]
 
 
 @pytest.mark.long

@@ -17,6 +17,7 @@ from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.streams.page import START
 from deferred_expand.streams.ref import StreamRef
+from deferred_expand.workers.window_results import window_results
 from deferred_expand.workers.window_run import WindowRun
 from deferred_expand.workers.windows import WINDOW_KEY, StreamWindows, Window
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow, ProcessDied
@@ -213,3 +214,19 @@ def test_a_window_of_another_opening_is_gone(airflow: AirflowWithRuns) -> None:
             len(Window(store, opening, number))
     with pytest.raises(ItemNotFound, match="is gone"):
         list(Window(store, "new", 1, parts=[("7.w", 3)]))
+
+
+def test_results_are_those_of_the_task_in_their_order(airflow: AirflowWithRuns) -> None:
+    told = {"dag_id": CHILD, "run_id": RUN_ID, "task_id": "double"}
+    for index, value in ((0, 10), (1, None), (2, 30)):
+        airflow.tables.instances["double", index] = "success"
+        if value is not None:
+            airflow.tables.xcoms["double", index, "return_value"] = str(value)
+    found = window_results(told)
+    assert list(found) == [10, None, 30]
+    assert found[-1] == 30
+    airflow.tables.instances["total", -1] = "success"
+    airflow.tables.xcoms["total", -1, "return_value"] = "60"
+    assert list(window_results({**told, "task_id": "total"})) == [60]
+    with pytest.raises(WindowRunFailed, match="say results_of="):
+        window_results({**told, "task_id": None})

@@ -26,7 +26,8 @@ def deployment(cluster: Cluster) -> Deployment:
     return Deployment(cluster)
 
 
-@pytest.mark.parametrize("committer", ["triggerer", pytest.param("callback", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("committer", ["triggerer", "callback"])
 def test_nothing_is_lost_or_repeated(deployment: Deployment, tmp_path: Path, committer: str) -> None:
     outcome = ChaoticRun(deployment, committer, tmp_path, seed=7, items=18).go(SELECTION[committer])
     assert not outcome.complaints
