@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FILES = 17_000
 NATIVE = 300  # task instances, which take long
 AT_A_TIME = 200
+SLOW_FILES = 6_000
 HOPS = 2_000
 NATIVE_HOPS = 100
 IDLE = 20.0  # seconds in which what Airflow costs by itself is measured
@@ -35,6 +36,7 @@ def run() -> Measured:
         for name, seconds in (("10 ms", 0.01), ("100 ms", 0.1)):
             with server(seconds) as url:
                 result[name] = _files(airflow, url, idle)
+        result["1 s, 200 items a second"] = _slow_files(airflow, idle)
         conf = {"url": ""}
         script = [sys.executable, "-m", "benchmarks.fetching", "waits", str(HOPS), "2"]
         result["hops"] = {
@@ -52,6 +54,15 @@ def _files(airflow: WatchedAirflow, url: str, idle: float) -> Measured:
         found[dag_id.removeprefix("files_")] = _measure(airflow, dag_id, FILES, {"url": url}, idle)
     found["native"] = _measure(airflow, "files_native", NATIVE, {"url": url}, idle)
     return found
+
+
+def _slow_files(airflow: WatchedAirflow, idle: float) -> Measured:
+    """As many at a time, so that the server gives 200 a second."""
+    with server(1.0) as url:
+        return {
+            dag_id.removeprefix("files_"): _measure(airflow, dag_id, SLOW_FILES, {"url": url}, idle)
+            for dag_id in ("files_loop", "files_iterate")
+        }
 
 
 def _told(script: list[str]) -> Measured:
