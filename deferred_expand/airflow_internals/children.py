@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow.api.common.mark_tasks import set_dag_run_state_to_failed
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
-from airflow.utils.state import State
+from airflow.utils.state import DagRunState, State, TaskInstanceState
 from sqlalchemy import and_, delete, func, select, update
 
 from deferred_expand.airflow_internals.locks import bound_waits
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
     from airflow.models.dagbag import DBDagBag
     from sqlalchemy.orm import Session
+
+_AT_WORK = ("running", "deferred", "up_for_reschedule", "awaiting_input")
 
 
 @dataclass(frozen=True)
@@ -156,22 +157,23 @@ def fail_run(session: Session, dags: DBDagBag, dag_id: str, run_id: str) -> None
     dag, run = _dag_of(session, dags, dag_id, run_id)
     if run is None or str(run.state) not in ("queued", "running"):
         return
-    of_run = (TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
-    unfinished = set(
-        session.scalars(
-            select(TaskInstance.id).where(
-                *of_run, TaskInstance.state.is_(None) | TaskInstance.state.not_in(State.finished)
-            )
+    unfinished = session.scalars(
+        select(TaskInstance).where(
+            TaskInstance.dag_id == dag_id,
+            TaskInstance.run_id == run_id,
+            TaskInstance.state.is_(None) | TaskInstance.state.not_in(State.finished),
         )
-    )
-    set_dag_run_state_to_failed(dag=dag, run_id=run_id, commit=True, session=session)
+    ).all()
+    teardowns = {task.task_id for task in dag.tasks if task.is_teardown}
+    # Not by Airflow's api/common/mark_tasks.py: on 3.2 it has sessions of its own, which wait for this one.
+    for instance in unfinished:
+        if instance.task_id not in teardowns:
+            at_work = instance.state in _AT_WORK
+            state = TaskInstanceState.FAILED if at_work else TaskInstanceState.UPSTREAM_FAILED
+            instance.set_state(state, session=session)
+    if not any(instance.task_id in teardowns for instance in unfinished):
+        run.set_state(DagRunState.FAILED)
     session.flush()
-    session.execute(
-        update(TaskInstance)
-        .where(*of_run, TaskInstance.id.in_(unfinished), TaskInstance.state == "skipped")
-        .values(state="upstream_failed")
-        .execution_options(synchronize_session=False)
-    )
 
 
 def _dag_of(session: Session, dags: DBDagBag, dag_id: str, run_id: str) -> tuple[Any, DagRun | None]:
