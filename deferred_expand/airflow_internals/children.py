@@ -44,6 +44,11 @@ class Waiting:
     child: dict[str, Any]
 
     @property
+    def run(self) -> tuple[str, str]:
+        """DAG id and run id of the child."""
+        return self.child["dag_id"], self.child["run_id"]
+
+    @property
     def name(self) -> str:
         return (
             f"task {self.task_id!r}, map index {self.map_index}, of DAG {self.dag_id!r}, run {self.run_id!r}"
@@ -92,15 +97,24 @@ def _tellers(key: str) -> Any:
     )
 
 
-def lock_instance(session: Session, waiting: Waiting) -> bool:
-    """Keep everyone else from it until the transaction ends; ``False``: someone has it, or it has changed."""
+def lock(session: Session, waiting: Waiting, key: str, triggerer_id: int | None = None) -> Waiting | None:
+    """
+    Keep everyone else from an instance until the transaction ends.
+
+    :param triggerer_id: it must still wait there: who was taken over from can do nothing.
+    :return: as it is now; ``None``: someone has it, or its state is another.
+    """
     bound_waits(session)
-    locked = (
-        select(TaskInstance.id)
-        .where(TaskInstance.id == waiting.id, TaskInstance.state == waiting.state)
-        .with_for_update(skip_locked=True, key_share=True)
-    )
-    return session.scalar(locked) is not None
+    locked = select(TaskInstance.id).where(TaskInstance.id == waiting.id, TaskInstance.state == waiting.state)
+    tables: tuple[Any, ...] = (TaskInstance,)
+    if triggerer_id is not None:
+        tables = (TaskInstance, Trigger)
+        locked = locked.join(Trigger, TaskInstance.trigger_id == Trigger.id)
+        locked = locked.where(Trigger.triggerer_id == triggerer_id)
+    if session.scalar(locked.with_for_update(of=tables, skip_locked=True, key_share=True)) is None:
+        return None
+    row = session.execute(_tellers(key).where(TaskInstance.id == waiting.id)).first()
+    return None if row is None else Waiting(*row)
 
 
 def look_at(session: Session, children: Collection[tuple[str, str]]) -> dict[tuple[str, str], Child]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals import children
 from deferred_expand.airflow_internals.locks import is_busy
@@ -18,6 +18,8 @@ from deferred_expand.airflow_internals.metadata import create_session
 from deferred_expand.committing.store import CHILD_KEY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deferred_expand.airflow_internals.children import Child, DBDagBag, Waiting
 
 log = logging.getLogger(__name__)
@@ -28,11 +30,16 @@ STOPPED = ("failed", "skipped", "upstream_failed", "removed")
 
 
 class ChildKeeper:
-    """:param triggerer_id: id of the triggerer's job."""
+    """
+    One window that cannot be served keeps no other from it.
+
+    :param triggerer_id: id of the triggerer's job.
+    """
 
     def __init__(self, triggerer_id: int, dags: DBDagBag) -> None:
         self._triggerer_id, self._dags = triggerer_id, dags
         self._look_at = 0.0
+        self._told: dict[Any, str] = {}  # instance -> the last error logged of it
 
     def look(self) -> None:
         """Now and then: clear what windows that wait here want cleared, and stop what nobody waits for."""
@@ -42,57 +49,63 @@ class ChildKeeper:
         with create_session(scoped=False) as session:
             waiting = children.waiting_here(session, self._triggerer_id, CHILD_KEY)
             stopped = children.in_states(session, CHILD_KEY, STOPPED)
-            runs = {(one.child["dag_id"], one.child["run_id"]) for one in waiting}
-            found = children.look_at(session, runs)
+            found = children.look_at(session, {one.run for one in waiting})
         for one in waiting:
-            child = found.get((one.child["dag_id"], one.child["run_id"]))
-            if child is not None:
-                self._serve(one, child)
+            if (child := found.get(one.run)) is not None and _needs_something(one, child):
+                self._try(self._serve, one)
         for one in stopped:
-            self._stop(one)
+            self._try(self._stop, one)
+        seen = {one.id for one in (*waiting, *stopped)}
+        self._told = {key: error for key, error in self._told.items() if key in seen}
 
-    def _serve(self, waiting: Waiting, child: Child) -> None:
-        wanted = waiting.child["clear"]
-        label = waiting.child["label"]
-        if child.trouble:
-            label = f"{label}: {child.trouble}"
-        if wanted is None and label == waiting.label:
-            return
-        with create_session(scoped=False) as session:
-            if not children.lock_instance(session, waiting):
-                return  # asked again with the next look
-            if label != waiting.label:
-                children.label(session, waiting, label)
-            if wanted is not None:
-                self._clear(session, waiting, child)
-
-    def _clear(self, session: children.Session, waiting: Waiting, child: Child) -> None:
-        told = waiting.child
-        if child.state == "failed" and child.clear_number == told["clear"]:
-            count = children.clear_failed(session, self._dags, told["dag_id"], told["run_id"])
-            log.info("Cleared %d failed task instance(s) of %r for %s", count, told["run_id"], waiting.name)
-        children.tell(session, waiting, CHILD_KEY, {**told, "clear": None})
-
-    def _stop(self, waiting: Waiting) -> None:
-        told = waiting.child
+    def _try(self, serve: Callable[[children.Session, Waiting], None], waiting: Waiting) -> None:
+        """What was not possible is tried again with the next look."""
         try:
             with create_session(scoped=False) as session:
-                if not children.lock_instance(session, waiting):
-                    return
-                children.tell(session, waiting, CHILD_KEY, None)
-                children.fail_run(session, self._dags, told["dag_id"], told["run_id"])
+                serve(session, waiting)
+        except Exception as error:
+            cause = str(getattr(error, "orig", error))
+            if not is_busy(error) and self._told.get(waiting.id) != cause:
+                log.exception("The run of %s cannot be looked after", waiting.name)
+                self._told[waiting.id] = cause
+
+    def _serve(self, session: children.Session, seen: Waiting) -> None:
+        waiting = children.lock(session, seen, CHILD_KEY, self._triggerer_id)
+        child = children.look_at(session, {waiting.run}).get(waiting.run) if waiting else None
+        if waiting is None or child is None:
+            return
+        children.label(session, waiting, _label(waiting, child))
+        if waiting.child["clear"] is None:
+            return
+        if child.state == "failed" and child.clear_number == waiting.child["clear"]:
+            self._clear(session, waiting)
+        children.tell(session, waiting, CHILD_KEY, {**waiting.child, "clear": None})
+
+    def _clear(self, session: children.Session, waiting: Waiting) -> None:
+        try:
+            count = children.clear_failed(session, self._dags, *waiting.run)
+        except LookupError as gone:  # the run stays failed, and so does who waits for it
+            log.warning("Nothing of run %r is cleared for %s: %s", waiting.run[1], waiting.name, gone)
+        else:
+            log.info("Cleared %d task instance(s) of run %r for %s", count, waiting.run[1], waiting.name)
+
+    def _stop(self, session: children.Session, seen: Waiting) -> None:
+        waiting = children.lock(session, seen, CHILD_KEY)
+        if waiting is None:
+            return
+        children.tell(session, waiting, CHILD_KEY, None)
+        try:
+            children.fail_run(session, self._dags, *waiting.run)
         except LookupError as gone:
             log.warning("%s is %s, and its run cannot be stopped: %s", waiting.name, waiting.state, gone)
-            with create_session(scoped=False) as session:
-                children.tell(session, waiting, CHILD_KEY, None)
-        except Exception as error:
-            if not is_busy(error):
-                raise
         else:
-            log.info(
-                "Stopped %r of DAG %r, as %s is %s",
-                told["run_id"],
-                told["dag_id"],
-                waiting.name,
-                waiting.state,
-            )
+            log.info("Stopped run %r, as %s is %s", waiting.run[1], waiting.name, waiting.state)
+
+
+def _needs_something(waiting: Waiting, child: Child) -> bool:
+    return waiting.child["clear"] is not None or _label(waiting, child) != waiting.label
+
+
+def _label(waiting: Waiting, child: Child) -> str:
+    label = str(waiting.child["label"])
+    return f"{label}: {child.trouble}" if child.trouble else label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.runs import RunRefused, dag_run, run_again, start_run
@@ -12,6 +13,8 @@ from deferred_expand.exceptions import WindowRunFailed
 from deferred_expand.workers.windows import WINDOW_KEY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from deferred_expand.workers.windows import Window
 
 LONGEST_RUN_ID = 200  # characters, of the 250 that Airflow has
@@ -70,7 +73,7 @@ class WindowRun:
                 self.note_done()
                 return False
             if state == "success":
-                run_again(self.dag_id, self.run_id)
+                self._start_again()
             clear = found.clear_number if state == "failed" else None
         # Found there by the expander: see plugin/children.py.
         told = {"dag_id": self.dag_id, "run_id": self.run_id, "clear": clear, "label": label}
@@ -106,8 +109,17 @@ class WindowRun:
         return bool(noted["again"] == asked)
 
     def _start(self, conf: dict[str, Any]) -> None:
-        try:
+        with self._saying_why_not():
             start_run(self.dag_id, self.run_id, {**conf, WINDOW_KEY: self.window.to_json()})
+
+    def _start_again(self) -> None:
+        with self._saying_why_not():
+            run_again(self.dag_id, self.run_id)
+
+    @contextmanager
+    def _saying_why_not(self) -> Iterator[None]:
+        try:
+            yield
         except RunRefused as refused:
             raise WindowRunFailed(f"{self.where} cannot be started for {self.window}: {refused}") from refused
 

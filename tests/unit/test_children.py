@@ -8,17 +8,21 @@ from typing import Any
 
 import pytest
 from airflow.models.dag import DagModel
+from airflow.models.dag_version import DagVersion
+from airflow.models.dagcode import DagCode
 from airflow.models.dagrun import DagRun
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
+from deferred_expand.airflow_internals import children
 from deferred_expand.airflow_internals.metadata import dag_cache
 from deferred_expand.committing.store import CHILD_KEY
 from deferred_expand.plugin.children import ChildKeeper
@@ -183,3 +187,40 @@ def test_the_child_of_any_other_goes_on(window: Window, state: str | None) -> No
     look()
     assert window.child()[0] == "running"
     assert window.told() is not None
+
+
+def test_one_that_cannot_be_served_keeps_no_other_from_it(window: Window) -> None:
+    other = Window(f"{window.dag_id}_other")
+    for one in (window, other):
+        one.set_child("failed", a="failed")
+        one.tell(clear=0)
+    with create_session() as session:
+        gone = DagVersion.dag_id == window.dag_id
+        session.execute(
+            update(DagRun).where(DagRun.dag_id == window.dag_id).values(created_dag_version_id=None)
+        )
+        session.execute(delete(SerializedDagModel).where(SerializedDagModel.dag_id == window.dag_id))
+        session.execute(delete(DagCode).where(DagCode.dag_id == window.dag_id))
+        session.execute(
+            update(TaskInstance).where(TaskInstance.dag_id == window.dag_id).values(dag_version_id=None)
+        )
+        session.execute(delete(DagVersion).where(gone))
+    look()
+    assert other.child()[:2] == ("queued", 1)
+    assert window.child()[:2] == ("failed", 0)
+    assert window.told()["clear"] is None, "who waits for it is not left waiting"
+
+
+def test_who_was_taken_over_from_clears_nothing(window: Window) -> None:
+    window.set_child("failed", a="failed")
+    window.tell(clear=0)
+    keeper = ChildKeeper(TRIGGERER, dag_cache())
+    with create_session() as session:
+        here = children.waiting_here(session, TRIGGERER, CHILD_KEY)
+        (seen,) = [one for one in here if one.dag_id == window.parent]
+        trigger = select(TaskInstance.trigger_id).where(TaskInstance.id == seen.id).scalar_subquery()
+        session.execute(update(Trigger).where(Trigger.id == trigger).values(triggerer_id=TRIGGERER + 1))
+    with create_session(scoped=False) as session:
+        keeper._serve(session, seen)
+    assert window.child()[:2] == ("failed", 0)
+    assert window.told()["clear"] == 0

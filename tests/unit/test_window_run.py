@@ -176,6 +176,20 @@ def test_one_that_airflow_refuses_says_why(airflow: AirflowWithRuns, status: int
         Instance(airflow).try_()
 
 
+def test_one_that_airflow_does_not_run_again_says_why(airflow: AirflowWithRuns) -> None:
+    instance = Instance(airflow)
+    instance.try_()
+    airflow.end("success")
+    instance.run.note_done()
+    instance.clear()
+    airflow.refuses = 400, "Dag has import errors"
+    with pytest.raises(WindowRunFailed, match=r"cannot be started for window 1 .*: Dag has import errors"):
+        instance.try_()
+    airflow.refuses = None
+    assert instance.try_()
+    assert airflow.again == 1
+
+
 def commit(store: StreamStore, log: CommitLog, counts: tuple[int, ...], sizes: tuple[int, ...]) -> CommitLog:
     event = BatchEvent(log.stream, "w", log.batches, counts, START)
     plan = plan_commit(log, event, 1)
