@@ -81,6 +81,23 @@ def write_dag(dag: DAG, session: Session) -> DagVersion:
     return version
 
 
+def begin_run(dag: DAG, session: Session) -> DagRun:
+    """A run of the DAG, which is written as well."""
+    version = write_dag(dag, session)
+    serialized = SerializedDagModel.get_dag(dag.dag_id, session=session)
+    assert serialized is not None
+    run: DagRun = serialized.create_dagrun(
+        run_id=RUN_ID,
+        run_after=datetime(2026, 1, 1, tzinfo=timezone.utc),
+        run_type=DagRunType.MANUAL,
+        triggered_by=DagRunTriggeredByType.TEST,
+        state=DagRunState.RUNNING,
+        session=session,
+    )
+    run.created_dag_version_id = version.id
+    return run
+
+
 @dataclass(frozen=True)
 class OpenStream:
     """A stream whose head is deferred on a trigger of the :data:`TRIGGERER`."""
@@ -110,18 +127,7 @@ class OpenStream:
             insert._is_empty = False
             spare_workers(insert)
         with create_session() as session:
-            version = write_dag(dag, session)
-            serialized = SerializedDagModel.get_dag(dag_id, session=session)
-            assert serialized is not None
-            run = serialized.create_dagrun(
-                run_id=RUN_ID,
-                run_after=datetime(2026, 1, 1, tzinfo=timezone.utc),
-                run_type=DagRunType.MANUAL,
-                triggered_by=DagRunTriggeredByType.TEST,
-                state=DagRunState.RUNNING,
-                session=session,
-            )
-            run.created_dag_version_id = version.id
+            run = begin_run(dag, session)
             users_ti, head = (run.get_task_instance(task_id, session=session) for task_id in (USERS, INSERT))
             assert users_ti is not None
             assert head is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain, islice
 from operator import itemgetter
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.sdk import BaseXCom, XCom
 from deferred_expand.committing.codec import decode_item
+from deferred_expand.workers.lazy import LazySequence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from deferred_expand.iterating.spool import Row
 
@@ -75,7 +75,7 @@ def _key_of(key: str, number: int | None = None) -> str:
     return f"{RESULTS_KEY}.{key}" if number is None else f"{RESULTS_KEY}.{key}.{number}"
 
 
-class IteratedResults(Sequence[Any]):
+class IteratedResults(LazySequence[Any]):
     """
     Results in the order of the items, read as they are asked for; of each instance that deals in turn
     a chunk is in memory at a time.
@@ -119,10 +119,8 @@ class IteratedResults(Sequence[Any]):
         )
         return (decode_item(text) for _, text in rows)
 
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[index] for index in range(*place.indices(len(self)))]
-        place = place + len(self) if place < 0 else place
+    def at(self, index: int) -> Any:
+        place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(place)
         if self._in_turn:

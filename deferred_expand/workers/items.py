@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from deferred_expand.committing.codec import decode_item
 from deferred_expand.committing.store import CommittedBatch
 from deferred_expand.exceptions import StreamError
 from deferred_expand.shaping.pipeline import shape_one
+from deferred_expand.workers.lazy import LazySequence
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from deferred_expand.committing.store import StreamStore
     from deferred_expand.shaping.steps import Steps
     from deferred_expand.streams.commit_log import CommitLog
@@ -52,7 +54,7 @@ def read_log(store: StreamStore) -> CommitLog:
     return log
 
 
-class StreamItems(Sequence[Any]):
+class StreamItems(LazySequence[Any]):
     """
     The committed items of a stream, by map index: item n has map index n, the stream head has 0.
 
@@ -75,15 +77,7 @@ class StreamItems(Sequence[Any]):
     def __len__(self) -> int:
         return 1 + self._log.items
 
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self[n] for n in range(*index.indices(len(self)))]
+    def at(self, index: int) -> Any:
         if self._map_index >= len(self):
             # Airflow counts modulo the length (airflow/sdk/definitions/_internal/expandinput.py), which
             # would give the item of another one to an instance that a shorter stream has no item for.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deferred_expand import settings
 from deferred_expand.airflow_internals.comms import is_in_process
@@ -18,8 +17,11 @@ from deferred_expand.shaping.pipeline import shape_batch
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.page import SkippedItem
 from deferred_expand.walking.pauses import pauses
+from deferred_expand.workers.lazy import LazySequence
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from deferred_expand.committing.store import StreamStore
     from deferred_expand.shaping.steps import Steps
 
@@ -55,7 +57,7 @@ class _Place(NamedTuple):
     batch: int
 
 
-class StreamReader(Sequence[Any]):
+class StreamReader(LazySequence[Any]):
     """
     The items of a stream, which may still be open: can be iterated again and again.
 
@@ -93,15 +95,7 @@ class StreamReader(Sequence[Any]):
             self._length = sum(len(shown.items) for shown in self._batches(self._places[0]))
         return self._length
 
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self[n] for n in range(*index.indices(len(self)))]
+    def at(self, index: int) -> Any:
         if index < 0:
             index += len(self)
         if index < 0 or not self._show(index):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.comms import count_task_instances, is_mapped
 from deferred_expand.airflow_internals.sdk import BaseXCom, XCom
 from deferred_expand.exceptions import WindowRunFailed
 from deferred_expand.workers.item_results import RESULTS_KEY, RETURNED, IteratedResults
+from deferred_expand.workers.lazy import LazySequence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 def window_results(told: Mapping[str, Any]) -> Sequence[Any]:
@@ -34,7 +37,7 @@ def window_results(told: Mapping[str, Any]) -> Sequence[Any]:
     return WindowResults(where)
 
 
-class WindowResults(Sequence[Any]):
+class WindowResults(LazySequence[Any]):
     """:param where: the task: ``dag_id``, ``run_id`` and ``task_id``."""
 
     def __init__(self, where: dict[str, Any]) -> None:
@@ -49,13 +52,5 @@ class WindowResults(Sequence[Any]):
     def __len__(self) -> int:
         return len(self._indexes)
 
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self[n] for n in range(*index.indices(len(self)))]
+    def at(self, index: int) -> Any:
         return XCom.get_one(key="return_value", map_index=self._indexes[index], **self._where)

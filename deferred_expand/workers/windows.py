@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.sdk import AirflowSkipException
 from deferred_expand.committing.codec import decode_item
@@ -11,6 +10,10 @@ from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import ItemNotFound
 from deferred_expand.streams.ref import StreamRef
 from deferred_expand.workers.items import read_log
+from deferred_expand.workers.lazy import LazySequence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WINDOW_KEY = "deferred_expand.window"
 
@@ -18,7 +21,7 @@ Part = tuple[str, int]
 """A batch's name, and how many items it has."""
 
 
-class Window(Sequence[Any]):
+class Window(LazySequence[Any]):
     """
     The items of one window, read batch by batch when they are asked for; no process holds it whole.
 
@@ -71,16 +74,8 @@ class Window(Sequence[Any]):
     def __len__(self) -> int:
         return sum(count for _, count in self.parts)
 
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-
-    def __getitem__(self, index: int | slice) -> Any:
+    def at(self, index: int) -> Any:
         """:raises AirflowSkipException: the item is skipped."""
-        if isinstance(index, slice):
-            return [self[n] for n in range(*index.indices(len(self)))]
         place = index if index >= 0 else index + len(self)
         for name, count in self.parts:
             if 0 <= place < count:
@@ -117,7 +112,7 @@ class Window(Sequence[Any]):
         )
 
 
-class StreamWindows(Sequence[Window]):
+class StreamWindows(LazySequence[Window]):
     """
     The windows of a stream by map index, for the task that is expanded over them; the head has 0.
 
@@ -131,15 +126,7 @@ class StreamWindows(Sequence[Window]):
     def __len__(self) -> int:
         return 1 + self._log.items
 
-    @overload
-    def __getitem__(self, index: int) -> Window: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Window]: ...
-
-    def __getitem__(self, index: int | slice) -> Window | list[Window]:
-        if isinstance(index, slice):
-            return [self[n] for n in range(*index.indices(len(self)))]
+    def at(self, index: int) -> Window:
         if self._map_index >= len(self):
             index = self._map_index  # Airflow counts modulo the length, as for items
         elif not 0 <= index < len(self):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -18,8 +17,6 @@ from airflow.models.xcom import XComModel
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
 from airflow.utils.session import create_session
-from airflow.utils.state import DagRunState
-from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import delete, select, update
 
 from deferred_expand.airflow_internals import children
@@ -31,7 +28,7 @@ from tests.metadata_database import (
     RUN_ID,
     TRIGGERER,
     OpenStream,
-    write_dag,
+    begin_run,
     write_xcom,
 )
 
@@ -47,18 +44,7 @@ class Window:
         with DAG(self.dag_id, schedule=None, is_paused_upon_creation=False, max_active_runs=1) as dag:
             EmptyOperator(task_id="a") >> EmptyOperator(task_id="b") >> EmptyOperator(task_id="c")
         with create_session() as session:
-            version = write_dag(dag, session)
-            serialized = SerializedDagModel.get_dag(self.dag_id, session=session)
-            assert serialized is not None
-            run = serialized.create_dagrun(
-                run_id=RUN_ID,
-                run_after=datetime(2026, 1, 1, tzinfo=timezone.utc),
-                run_type=DagRunType.MANUAL,
-                triggered_by=DagRunTriggeredByType.TEST,
-                state=DagRunState.RUNNING,
-                session=session,
-            )
-            run.created_dag_version_id = version.id
+            begin_run(dag, session)
 
     def tell(self, clear: int | None = None) -> None:
         child = {"dag_id": self.dag_id, "run_id": RUN_ID, "clear": clear, "label": "window 1"}
