@@ -17,7 +17,7 @@ from deferred_expand.walking.clock import TimeLimits
 from deferred_expand.walking.policy import WalkPolicy
 from deferred_expand.walking.walk import Walk
 from deferred_expand.walking.watchdog import LoopWatchdog
-from tests.unit.helpers import MemoryStager
+from tests.unit.helpers import MemoryStager, virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from deferred_expand.streams.events import BatchEvent
 
 START = CommitLog("s").checkpoint
-looptime = pytest.mark.looptime(start=0)
 pytestmark = pytest.mark.asyncio
 
 
@@ -56,7 +55,7 @@ async def whole(source: Any, **options: Any) -> tuple[list[Any], BatchEvent]:
     return stager.items(event), event
 
 
-@looptime
+@virtual_time
 @pytest.mark.parametrize("most", [1, 4, 5, 12, 13])
 @pytest.mark.parametrize("paged", [True, False])
 async def test_a_source_that_never_ends_is_closed_at_max_items(most: int, paged: bool) -> None:
@@ -82,7 +81,7 @@ async def test_a_source_that_never_ends_is_closed_at_max_items(most: int, paged:
     assert closed
 
 
-@looptime
+@virtual_time
 async def test_a_cursor_that_stands_still_is_named_and_ends_the_stream() -> None:
     async def stuck(cursor: Any) -> AsyncGenerator[Any, None]:
         yield Page([0, 1], cursor="a")
@@ -95,7 +94,7 @@ async def test_a_cursor_that_stands_still_is_named_and_ends_the_stream() -> None
     assert "source of task 'users' gave a cursor a second time, with 2 item(s)" in event.failure.message
 
 
-@looptime
+@virtual_time
 @pytest.mark.parametrize("pages", [2, 3, 10, 100])
 async def test_cursors_that_go_in_circles_are_named_and_end_the_stream(pages: int) -> None:
     async def circling(cursor: Any) -> AsyncGenerator[Any, None]:
@@ -111,7 +110,7 @@ async def test_cursors_that_go_in_circles_are_named_and_end_the_stream(pages: in
     assert f"a second time, with {pages} item(s) in between" in event.failure.message
 
 
-@looptime
+@virtual_time
 async def test_empty_pages_may_keep_their_cursor_and_cost_no_memory() -> None:
     async def patient(cursor: Any) -> AsyncGenerator[Any, None]:
         for number in range(10_000):
@@ -132,7 +131,7 @@ async def test_empty_pages_may_keep_their_cursor_and_cost_no_memory() -> None:
     assert peak < 1_000_000
 
 
-@looptime
+@virtual_time
 async def test_what_it_raises_while_being_closed_harms_nobody() -> None:
     async def bad_loser(cursor: Any) -> AsyncGenerator[Any, None]:
         try:
@@ -146,7 +145,7 @@ async def test_what_it_raises_while_being_closed_harms_nobody() -> None:
     await walk.close()
 
 
-@looptime
+@virtual_time
 async def test_one_that_ignores_cancellation_is_named_and_left(caplog: pytest.LogCaptureFixture) -> None:
     given = 0
 

@@ -11,14 +11,14 @@ import pytest
 from deferred_expand.streams.events import Checkpoint
 from deferred_expand.streams.page import Page
 from deferred_expand.streams.units import BATCH
-from tests.unit.helpers import Committer, MemoryStager, PagedNumbers, after, make_walk
+from tests.unit.helpers import Committer, MemoryStager, PagedNumbers, after, make_walk, virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from deferred_expand.walking.walk import Walk
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.looptime(start=0)]
+pytestmark = [pytest.mark.asyncio, virtual_time]
 
 START = Checkpoint("s")
 ROUNDING = 0.06  # seconds: what a source gives within 0.05 s stays together

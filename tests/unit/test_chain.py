@@ -24,6 +24,7 @@ from deferred_expand.sources.opening import open_source, with_own_outcomes
 from deferred_expand.streams.ref import StreamRef
 from deferred_expand.walking.threads import Threads
 from tests.unit import operators
+from tests.unit.helpers import virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -190,7 +191,7 @@ class _Lingering(operators.TellTrigger):
 
 
 @pytest.mark.asyncio
-@pytest.mark.looptime(start=0)
+@virtual_time
 async def test_who_waits_for_an_event_can_be_cancelled_also_while_the_trigger_ends() -> None:
     waiting = asyncio.create_task(first_event(_Lingering(how="lingers"), 1.0, None))
     await asyncio.sleep(1.5)  # its time is over, and it lingers

@@ -20,7 +20,7 @@ from deferred_expand.streams.page import START
 from deferred_expand.streams.ref import StreamRef
 from deferred_expand.walking.registry import WalkRegistry
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
-from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk
+from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk, virtual_time
 
 if TYPE_CHECKING:
     from deferred_expand.walking.walk import Walk
@@ -155,7 +155,7 @@ def test_a_walk_of_a_stream_that_was_opened_anew_leaves_nothing(airflow: MemoryA
 
 
 @pytest.mark.asyncio
-@pytest.mark.looptime(start=0)
+@virtual_time
 async def test_a_walk_that_is_replaced_or_not_wanted_discards_what_it_has_staged() -> None:
     registry, stagers = WalkRegistry(), list[MemoryStager]()
 

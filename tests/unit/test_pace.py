@@ -21,14 +21,13 @@ from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.pauses import LONGEST_PAUSE
 from deferred_expand.walking.results import FinishedResults
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
-from tests.unit.helpers import Committer, MemoryStager, PagedNumbers, make_walk
+from tests.unit.helpers import Committer, MemoryStager, PagedNumbers, make_walk, virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
 
     from deferred_expand.walking.walk import Walk
 
-looptime = pytest.mark.looptime(start=0)
 START = CommitLog("s").checkpoint
 
 
@@ -55,7 +54,7 @@ async def paced(numbers: PagedNumbers, pace: Pace, **options: Any) -> AsyncItera
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_no_more_is_asked_for_and_staged_than_may_be_pending() -> None:
     numbers, instances = PagedNumbers(pages=10, size=2), Instances()
     async with paced(numbers, Pace(max_pending=4, finished=instances.count), batch_size=4) as walk:
@@ -68,7 +67,7 @@ async def test_no_more_is_asked_for_and_staged_than_may_be_pending() -> None:
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_of_a_page_larger_than_that_only_a_part_is_staged() -> None:
     numbers, instances = PagedNumbers(pages=2, size=10), Instances()
     async with paced(numbers, Pace(max_pending=3, finished=instances.count), batch_size=3) as walk:
@@ -81,7 +80,7 @@ async def test_of_a_page_larger_than_that_only_a_part_is_staged() -> None:
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 @pytest.mark.parametrize("interval", [0.1, 3])
 @pytest.mark.parametrize("rate", [0.5, 4, 40])  # in whole microseconds, which the virtual clock counts in
 async def test_items_come_at_the_rate(rate: float, interval: float) -> None:
@@ -96,7 +95,7 @@ async def test_items_come_at_the_rate(rate: float, interval: float) -> None:
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_what_a_slow_source_left_unused_does_not_come_at_once_later() -> None:
     async with paced(PagedNumbers(pages=2, size=50, delay=100), Pace(rate_limit=4), batch_size=50) as walk:
         await asyncio.sleep(101)
@@ -104,7 +103,7 @@ async def test_what_a_slow_source_left_unused_does_not_come_at_once_later() -> N
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 @pytest.mark.parametrize(("pace", "expected"), [({"rate_limit": 3}, 30), ({"max_pending": 7}, 7), ({}, 20)])
 async def test_what_a_worker_takes_is_one_batch_at_any_pace(pace: dict[str, Any], expected: int) -> None:
     instances = Instances()
@@ -146,7 +145,7 @@ class Items:
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_results_come_as_items_finish_and_end_with_the_last() -> None:
     items = Items({0: "deferred", 1: "running", 2: "success"}, given=3)
     results, seen = items.results(), []
@@ -180,7 +179,7 @@ async def test_where_nothing_runs_beside_it_the_source_has_to_let_go() -> None:
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_while_no_more_are_finished_their_number_is_all_that_is_asked_for() -> None:
     class Counted(Items):
         counts = looks = 0
@@ -246,7 +245,7 @@ async def cost_of_results(monkeypatch: pytest.MonkeyPatch, items: int, at_once: 
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_what_results_cost_grows_with_the_items_and_not_with_their_square(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,9 +10,9 @@ import pytest
 from deferred_expand.streams.events import Checkpoint
 from deferred_expand.walking.registry import WATCH_INTERVAL, WalkRegistry
 from deferred_expand.walking.walk import WalkClosed
-from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk
+from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk, virtual_time
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.looptime(start=0)]
+pytestmark = [pytest.mark.asyncio, virtual_time]
 
 START = Checkpoint("s")
 

@@ -35,13 +35,12 @@ from deferred_expand.walking.threads import Threads
 from deferred_expand.walking.walk import Walk
 from tests.e2e import sources
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
-from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk, walk_policy
+from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk, virtual_time, walk_policy
 from tests.unit.operators import PagingOperator, TellTrigger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-looptime = pytest.mark.looptime(start=0)
 
 START = Checkpoint("s")
 FOREVER = 1e6  # seconds
@@ -88,7 +87,7 @@ class Hanging(PagedNumbers):
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 @pytest.mark.parametrize("stubborn", [False, True])
 async def test_a_page_that_does_not_come_is_asked_for_again(stubborn: bool) -> None:
     source, stager = Hanging(hangs={2: 2}, stubborn=stubborn, delay=1), MemoryStager()
@@ -100,7 +99,7 @@ async def test_a_page_that_does_not_come_is_asked_for_again(stubborn: bool) -> N
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_a_source_that_hangs_for_good_fails_by_the_name_of_the_limit() -> None:
     source, stager = Hanging(hangs={2: 99}), MemoryStager()
     name = "source of task 'users' in DAG 'crm'"
@@ -115,7 +114,7 @@ async def test_a_source_that_hangs_for_good_fails_by_the_name_of_the_limit() -> 
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_hiccups_of_that_kind_have_the_retries_of_hiccups() -> None:
     source, stager = Hanging(hangs={1: 3, 2: 3}), MemoryStager()
     walk = make_walk(source, stager, START, page_timeout=30, retry=SourceRetry(attempts=4))
@@ -125,7 +124,7 @@ async def test_hiccups_of_that_kind_have_the_retries_of_hiccups() -> None:
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_a_slow_source_has_the_limit_for_each_page() -> None:
     source, stager = PagedNumbers(pages=20, delay=29), MemoryStager()
     assert (await walk_to_end(make_walk(source, stager, START, page_timeout=30))).ended
@@ -133,14 +132,14 @@ async def test_a_slow_source_has_the_limit_for_each_page() -> None:
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_without_a_limit_it_waits() -> None:
     source, stager = PagedNumbers(pages=2, delay=FOREVER), MemoryStager()
     assert (await walk_to_end(make_walk(source, stager, START))).ended
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 @pytest.mark.parametrize("limits", [{"page_timeout": 2.0}, {"execution_timeout": 6.0}])
 async def test_a_pause_of_the_walk_itself_is_not_the_sources(limits: dict[str, float]) -> None:
     finished = 0
@@ -169,7 +168,7 @@ async def test_a_pause_of_the_walk_itself_is_not_the_sources(limits: dict[str, f
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 @pytest.mark.parametrize("limits", [{"page_timeout": 2.0}, {"execution_timeout": 6.0}])
 async def test_the_time_that_items_take_for_their_results_is_not_the_sources(
     limits: dict[str, float],
@@ -209,7 +208,7 @@ async def test_the_time_that_items_take_for_their_results_is_not_the_sources(
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_pages_of_which_no_item_is_kept_have_come() -> None:
     source = PagedNumbers(pages=10, delay=20, takes_cursor=False)
     thread = Threads("test")
@@ -230,7 +229,7 @@ async def test_pages_of_which_no_item_is_kept_have_come() -> None:
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_a_function_that_hangs_on_an_item_is_as_a_source_that_hangs() -> None:
     thread = Threads("test")
 
@@ -343,7 +342,7 @@ def test_a_limit_that_is_none_is_refused(dag: Any, given: Any) -> None:
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_a_batch_is_told_with_the_time_that_it_came_at_and_stays_as_it_is() -> None:
     """An event that changes would be announced again and again."""
     source, noon = PagedNumbers(pages=2, size=5, delay=100), 1767268800
@@ -365,7 +364,7 @@ async def test_a_batch_is_told_with_the_time_that_it_came_at_and_stays_as_it_is(
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_all_that_a_try_waits_for_its_source_is_limited() -> None:
     source, stager = PagedNumbers(pages=100, delay=10), MemoryStager()
     name = "source of task 'users' in DAG 'crm'"
@@ -383,7 +382,7 @@ async def test_all_that_a_try_waits_for_its_source_is_limited() -> None:
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_the_pauses_before_a_source_is_opened_again_count() -> None:
     source = PagedNumbers(breaks={0: 99})
     walk = make_walk(source, MemoryStager(), START, execution_timeout=10, source_retries=9)
@@ -395,7 +394,7 @@ async def test_the_pauses_before_a_source_is_opened_again_count() -> None:
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_what_the_same_try_has_waited_before_counts() -> None:
     source, stager = PagedNumbers(pages=100, delay=10), MemoryStager()
     policy = walk_policy(source, execution_timeout=35, batch_size=3)
@@ -410,7 +409,7 @@ async def test_what_the_same_try_has_waited_before_counts() -> None:
 
 
 @pytest.mark.asyncio
-@looptime
+@virtual_time
 async def test_another_try_that_goes_on_with_the_walk_waits_anew() -> None:
     source, registry = PagedNumbers(pages=100, delay=10), WalkRegistry()
     opened: list[Walk] = []

@@ -10,7 +10,7 @@ import pytest
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.walking.turns import StagerInTurn, in_turn
 from deferred_expand.walking.walk import Walk
-from tests.unit.helpers import MemoryStager, PagedNumbers, walk_policy
+from tests.unit.helpers import MemoryStager, PagedNumbers, virtual_time, walk_policy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -34,7 +34,7 @@ class Busy:
 
 
 @pytest.mark.asyncio
-@pytest.mark.looptime(start=0)
+@virtual_time
 @pytest.mark.parametrize("taking_turns", [True, False])
 async def test_source_and_stager_take_turns(taking_turns: bool) -> None:
     busy, source, turn = Busy(), PagedNumbers(pages=6, size=2), asyncio.Lock()

@@ -14,12 +14,12 @@ from deferred_expand.streams.page import Page
 from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.retry import SourceRetry
 from deferred_expand.walking.walk import Walk
-from tests.unit.helpers import Bad, MemoryStager, PagedNumbers, after, make_walk, walk_policy
+from tests.unit.helpers import Bad, MemoryStager, PagedNumbers, after, make_walk, virtual_time, walk_policy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.looptime(start=0)]
+pytestmark = [pytest.mark.asyncio, virtual_time]
 
 START = Checkpoint("s")
 

@@ -16,7 +16,7 @@ from deferred_expand.streams.events import Checkpoint
 from deferred_expand.streams.page import START, Page
 from deferred_expand.streams.units import Unit
 from deferred_expand.walking.pace import Pace
-from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk
+from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk, virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -70,7 +70,7 @@ def cut(everything: list[Any], size: int) -> list[list[Any]]:
 
 
 @pytest.mark.asyncio
-@pytest.mark.looptime(start=0)
+@virtual_time
 @pytest.mark.parametrize("takes_cursor", [True, False])
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 9), st.integers(0, 7), st.integers(1, 13), st.lists(st.integers(0, 3), max_size=6))
@@ -86,7 +86,7 @@ async def test_each_has_as_many_items_whatever_the_pages_and_whenever_the_walk_d
 
 
 @pytest.mark.asyncio
-@pytest.mark.looptime(start=0)
+@virtual_time
 async def test_many_are_found_through_the_index() -> None:
     kept = Kept(Unit("window", 9))
     await kept.walk(PagedNumbers(pages=1300, size=4))
@@ -96,7 +96,7 @@ async def test_many_are_found_through_the_index() -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.looptime(start=0)
+@virtual_time
 async def test_one_closes_so_many_seconds_after_its_first_item() -> None:
     kept = Kept(Unit("window", 10, every=5))
     await kept.walk(PagedNumbers(pages=7, size=1, delay=2))
@@ -105,7 +105,7 @@ async def test_one_closes_so_many_seconds_after_its_first_item() -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.looptime(start=0)
+@virtual_time
 async def test_its_time_goes_on_when_another_walk_does() -> None:
     kept = Kept(Unit("window", 10, every=3600))
     await kept.walk(PagedNumbers(pages=3, size=1, delay=1), stops=1)
@@ -116,7 +116,7 @@ async def test_its_time_goes_on_when_another_walk_does() -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.looptime(start=0)
+@virtual_time
 async def test_one_that_a_failed_source_has_left_open_is_filled_by_the_next() -> None:
     kept = Kept(Unit("window", 5))
     await kept.walk(PagedNumbers(pages=4, size=2, breaks={3: 1}))
@@ -128,7 +128,7 @@ async def test_one_that_a_failed_source_has_left_open_is_filled_by_the_next() ->
 
 
 @pytest.mark.asyncio
-@pytest.mark.looptime(start=0)
+@virtual_time
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 7), st.integers(1, 9), st.lists(st.integers(0, 3), max_size=5))
 async def test_the_next_run_goes_on_with_what_no_closed_window_had(
@@ -144,7 +144,7 @@ async def test_the_next_run_goes_on_with_what_no_closed_window_had(
 
 
 @pytest.mark.asyncio
-@pytest.mark.looptime(start=0)
+@virtual_time
 @pytest.mark.parametrize("window", [3, 100])
 async def test_a_stream_whose_time_is_over_ends_with_what_there_is(window: int) -> None:
     kept = Kept(Unit("window", window))
@@ -155,7 +155,7 @@ async def test_a_stream_whose_time_is_over_ends_with_what_there_is(window: int) 
 
 
 @pytest.mark.asyncio
-@pytest.mark.looptime(start=0)
+@virtual_time
 async def test_the_source_is_asked_for_no_more_while_as_many_as_allowed_are_not_finished() -> None:
     finished, size = 0, 4
 
@@ -186,7 +186,7 @@ class Listening(PagedNumbers):
 
 
 @pytest.mark.asyncio
-@pytest.mark.looptime(start=0)
+@virtual_time
 async def test_who_waits_for_results_has_a_window_of_what_there_is() -> None:
     source, stager = Listening(), MemoryStager()
     walk = make_walk(source, stager, Checkpoint("s"), unit=Unit("window", 100), batch_interval=60)
