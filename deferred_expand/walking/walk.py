@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from deferred_expand.exceptions import DeferredExpandError, ResultsAwaited, SourceFailed, SourceTimedOut
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
-from deferred_expand.walking.batching import AS_THEY_COME, Batcher
+from deferred_expand.walking.batching import A_MOMENT, AS_THEY_COME, Batcher
 from deferred_expand.walking.clock import PageTimedOut, SourceClock
 from deferred_expand.walking.pulling import Puller
 from deferred_expand.walking.retry import Reopenings
@@ -332,7 +332,8 @@ class Walk:
     @property
     def _time_left(self) -> float:
         """Seconds of the stream's."""
-        return max(0.0, self._ends_at - asyncio.get_running_loop().time())
+        left = self._ends_at - asyncio.get_running_loop().time()
+        return left if left > A_MOMENT else 0.0
 
     @property
     def _time_is_over(self) -> bool:
