@@ -24,6 +24,26 @@ MATERIALIZE: tuple[Materialize, ...] = get_args(Materialize)
 
 
 @dataclass(frozen=True)
+class ExpandedGroup:
+    """
+    A task group that is expanded over a stream.
+
+    :param head_task_id: of the unmapped task beside it that walks the stream.
+    :param task_ids: of all of its tasks.
+    :param leaves: of those that nothing in it waits for: an item is finished when these are.
+    """
+
+    group_id: str
+    head_task_id: str
+    task_ids: tuple[str, ...]
+    leaves: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ExpandedGroup:
+        return cls(**{**data, **{name: tuple(data[name]) for name in ("task_ids", "leaves")}})
+
+
+@dataclass(frozen=True)
 class StreamDefinition:
     """
     :param task_id: of the unmapped task.
@@ -33,9 +53,11 @@ class StreamDefinition:
         among the source's arguments.
     :param resumable: the source can be entered in the middle.
     :param takes_context: it gets what it has parameters for of the unmapped task's context.
-    :param parents: task ids, unmapped and mapped, of the streams that this one is made of.
-    :param mapped_task_id: of the task that is expanded over the stream; ``None``: the unmapped task
-        walks it to its end.
+    :param parents: task ids, unmapped and mapped and of the head beside a group, of the streams that this
+        one is made of.
+    :param mapped_task_id: of the task that is expanded over the stream, or of the one in a task group whose
+        results count; ``None``: the unmapped task walks it to its end.
+    :param group: the task group that is expanded over the stream.
     :param steps: that shape the items where the stream is walked.
     :param item_steps: maps that are applied where an item is read.
     :param retry: what hiccups may cost; ``None``: they count as any other error.
@@ -54,7 +76,7 @@ class StreamDefinition:
     in_dag_file: bool
     resumable: bool
     takes_context: bool
-    parents: tuple[tuple[str, str | None], ...]
+    parents: tuple[tuple[str, str | None, str | None], ...]
     mapped_task_id: str | None
     steps: tuple[NamedStep, ...]
     item_steps: tuple[NamedStep, ...]
@@ -73,12 +95,21 @@ class StreamDefinition:
     tolerate: int | str | None = None
     max_duration: float | None = None
     continue_last_run: bool = False
+    group: ExpandedGroup | None = None
 
     def ref(self, run_id: str) -> StreamRef:
-        return StreamRef(self.dag_id, run_id, self.task_id, self.mapped_task_id)
+        head = None if self.group is None else self.group.head_task_id
+        return StreamRef(self.dag_id, run_id, self.task_id, self.mapped_task_id, head)
 
     def parent_refs(self, run_id: str) -> list[StreamRef]:
         return [StreamRef(self.dag_id, run_id, *parent) for parent in self.parents]
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Ids of the tasks whose instances say that an item is finished."""
+        if self.group is not None:
+            return self.group.leaves
+        return (self.mapped_task_id or self.task_id,)
 
     @property
     def may_skip(self) -> bool:
@@ -118,5 +149,6 @@ class StreamDefinition:
             },
             "retry": SourceRetry(**data["retry"]) if data["retry"] else None,
             "unit": Unit(**data["unit"]),
+            "group": ExpandedGroup.from_json(data["group"]) if data["group"] else None,
         }
         return cls(**{**data, **read})

@@ -24,6 +24,7 @@ Every error this package raises, in one tree.
     ├── CursorNotSerializable      a page's cursor is not JSON
     ├── TooManyItemsFailed         more items failed than ``tolerate``, or ``fail_fast``, allows
     ├── ResultsAwaited             in ``dag.test()``, a loop lets its items run first
+    ├── NothingRuns                a source waits for items of a group that runs at the end
     └── StreamError                the stream's own records do not fit together
         ├── CannotUnseal           they were sealed with a Fernet key that is not here
         ├── ItemNotFound           no batch holds the item any more
@@ -86,6 +87,12 @@ class TooManyItemsFailed(DeferredExpandError):
 
 class ResultsAwaited(DeferredExpandError):
     """In ``dag.test()``: the source waits for items that run only once it has let go."""
+
+
+class NothingRuns(DeferredExpandError):
+    """The source waits for items that run only when the stream has ended: nobody shall try again."""
+
+    outcome = "fail"
 
 
 class ItemError(DeferredExpandError):

@@ -63,7 +63,7 @@ def task_instance_state(dag_id: str, run_id: str, task_id: str, map_index: int) 
 
 def finished_items(dag_id: str, run_id: str, task_id: str, among: Collection[int]) -> set[int]:
     """
-    Those of these map indexes, counted from 1, whose instances of a mapped task are finished.
+    Those of these map indexes whose instances of a mapped task are finished.
 
     The API gives the state of one instance, or all (execution_api/routes/task_instances.py,
     ``get_task_states``): a few are asked for one by one where there are many.

@@ -24,8 +24,10 @@ class Head:
     """
     A stream head that is deferred on a trigger of this triggerer.
 
-    :param map_index: 0; -1 where the unmapped task walks a stream that no task is expanded over.
+    :param map_index: 0; -1 where it is an unmapped task: of a stream that no task is expanded over, or beside
+        a task group.
     :param announced_at: when its trigger last wrote its announcement.
+    :param group_id: of the task group that is expanded over the stream, as the announcement says.
     """
 
     id: Any
@@ -37,6 +39,7 @@ class Head:
     trigger_id: int
     dag_version_id: Any
     announced_at: datetime
+    group_id: str | None = None
 
 
 def announced_heads(session: Session, triggerer_id: int, key: str) -> list[Head]:
@@ -59,6 +62,7 @@ def announced_heads(session: Session, triggerer_id: int, key: str) -> list[Head]
             TaskInstance.trigger_id,
             TaskInstance.dag_version_id,
             XComModel.timestamp,
+            XComModel.value["group_id"].as_string(),
         )
         .join(XComModel, and_(*_of_same_task(XComModel), XComModel.map_index == TaskInstance.map_index))
         .where(TaskInstance.map_index.in_((0, -1)), XComModel.key == key)

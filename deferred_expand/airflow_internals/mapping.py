@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.bases.decorator import DecoratedMappedOperator
-from airflow.sdk.definitions._internal.expandinput import DictOfListsExpandInput
+from airflow.sdk.definitions._internal.expandinput import DictOfListsExpandInput, MappedArgument
 from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.sdk.definitions.taskgroup import MappedTaskGroup
 from airflow.sdk.definitions.xcom_arg import XComArg
 from airflow.sdk.execution_time.context import context_update_for_unmapped
 
@@ -15,36 +16,39 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from airflow.sdk.definitions._internal.abstractoperator import AbstractOperator
-    from airflow.sdk.definitions.taskgroup import MappedTaskGroup
 
 OperatorT = TypeVar("OperatorT", bound=BaseOperator)
 
 
-def expanded_over(mapped: MappedOperator) -> dict[str | None, Any]:
-    """What a task is expanded over, by argument; with ``None`` for a name where one value gives all."""
-    expand_input = mapped._get_specified_expand_input()
+Expanded: TypeAlias = MappedOperator | MappedTaskGroup
+
+
+def _expand_input(expanded: Expanded) -> Any:
+    if isinstance(expanded, MappedOperator):
+        return expanded._get_specified_expand_input()
+    return expanded._expand_input
+
+
+def expanded_over(expanded: Expanded) -> dict[str | None, Any]:
+    """What is expanded over, by argument; with ``None`` for a name where one value gives all."""
+    expand_input = _expand_input(expanded)
     if isinstance(expand_input, DictOfListsExpandInput):
         return dict[str | None, Any](expand_input.value.items())
     return {None: expand_input.value}
 
 
-def expand_over(mapped: MappedOperator, name: str | None, value: Any) -> None:
+def expand_over(expanded: Expanded, name: str | None, value: Any) -> None:
     """Replace one of these."""
-    expand_input = mapped._get_specified_expand_input()
+    expand_input = _expand_input(expanded)
     if isinstance(expand_input, DictOfListsExpandInput):
         expand_input.value[str(name)] = value
     else:
         expand_input.value = value
 
 
-def is_expanded_over(expanded: MappedOperator | MappedTaskGroup, operator: BaseOperator) -> bool:
+def is_expanded_over(expanded: Expanded, operator: BaseOperator) -> bool:
     """Whether a task or group is expanded over what the operator returns, or over something made of it."""
-    expand_input = (
-        expanded._get_specified_expand_input()
-        if isinstance(expanded, MappedOperator)
-        else expanded._expand_input
-    )
-    return _refers(expand_input, operator)
+    return _refers(_expand_input(expanded), operator)
 
 
 def reads(task: AbstractOperator, operator: BaseOperator) -> bool:
@@ -53,7 +57,11 @@ def reads(task: AbstractOperator, operator: BaseOperator) -> bool:
 
 
 def references(task: AbstractOperator, operator: BaseOperator) -> Iterator[Any]:
-    """What a task is given, among its ordinary arguments, that refers to what the operator returns."""
+    """
+    What a task is given, among its ordinary arguments, that refers to what the operator returns.
+
+    The argument of a mapped task group is none of them.
+    """
     if isinstance(task, MappedOperator):
         arguments: list[Any] = [task.partial_kwargs]
     else:
@@ -65,7 +73,7 @@ def references(task: AbstractOperator, operator: BaseOperator) -> Iterator[Any]:
             arguments.extend(value)
         elif isinstance(value, dict):
             arguments.extend(value.values())
-        elif _refers(value, operator):
+        elif not isinstance(value, MappedArgument) and _refers(value, operator):
             yield value
 
 

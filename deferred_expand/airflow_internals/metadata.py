@@ -195,11 +195,15 @@ class StreamRecords:
         return int(restored.rowcount)  # type: ignore[attr-defined]
 
     def _task(self, run: DagRun) -> Any:
-        """The mapped one, of the serialized DAG."""
+        """The mapped one."""
+        return self._dag(run).get_task(self._head.task_id)
+
+    def _dag(self, run: DagRun) -> Any:
+        """The serialized one."""
         dag = self._dags.get_dag_for_run(dag_run=run, session=self._session)
         if dag is None:
             raise LookupError(f"the serialized DAG {run.dag_id!r} of run {run.run_id!r} is not to be found")
-        return dag.get_task(self._head.task_id)
+        return dag
 
     def _succeed_what_needs_no_worker(self, task: Any, first: int, last: int) -> None:
         if needs_no_worker(task):

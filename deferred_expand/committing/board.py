@@ -10,7 +10,7 @@ from uuid import uuid4
 SLOTS = 4096
 BEAT_TIMEOUT = 5.0  # seconds
 
-_ANNOUNCED, _PENDING, _BEAT, _LOOKS, _FIRST_SLOT = range(5)
+_ANNOUNCED, _PENDING, _BEAT, _LOOKS, _GROWS, _FIRST_SLOT = range(6)
 
 
 class CommitBoard:
@@ -22,15 +22,18 @@ class CommitBoard:
 
     It is made before the triggerer forks its runner. Each number has one writer, so there are no
     locks. Streams share the slots by hash; who reads a neighbour's change asks once for nothing.
+
+    :param grows_groups: the expander can make task groups grow, in this database.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, grows_groups: bool = False) -> None:
         self.id = uuid4().hex
         """Addresses announcements: an expander heeds only those of its own triggerer."""
         self._made_at = time.monotonic()
         memory = mmap.mmap(-1, 8 * (_FIRST_SLOT + SLOTS))
         self._integers = memoryview(memory).cast("Q")
         self._floats = memoryview(memory).cast("d")
+        self._integers[_GROWS] = grows_groups
 
     # -- the expander's side ----------------------------------------------------------------------
 
@@ -62,6 +65,11 @@ class CommitBoard:
         return time.monotonic() - max(self._floats[_BEAT], self._made_at) < BEAT_TIMEOUT
 
     @property
+    def grows_groups(self) -> bool:
+        """Whether there is an expander that makes task groups grow."""
+        return bool(self._integers[_GROWS]) and self.is_alive
+
+    @property
     def looks(self) -> int:
         """How often the expander has been through all streams."""
         return self._integers[_LOOKS]
@@ -75,6 +83,11 @@ class CommitBoard:
     def commits(self, stream: str) -> int:
         """A number that changes when something of the stream is committed."""
         return self._integers[_slot(stream)]
+
+
+def name_on_board(dag_id: str, run_id: str, task_id: str) -> str:
+    """:param task_id: of the instance that waits for the stream."""
+    return f"{dag_id}/{run_id}/{task_id}"
 
 
 def _slot(stream: str) -> int:

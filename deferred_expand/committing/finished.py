@@ -15,7 +15,7 @@ from deferred_expand.committing.store import StreamStore
 from deferred_expand.walking.results import FinishedResults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from contextlib import AbstractContextManager
 
     from deferred_expand.streams.ref import StreamRef
@@ -37,10 +37,15 @@ def finished_results(
     :param asking: for what is asked of Airflow only; without, the source's as well.
     """
     instances = (ref.dag_id, ref.run_id, ref.instances_of)
-    store, asking = StreamStore(ref), asking or thread
+    store, ask = StreamStore(ref), (asking or thread).run
+
+    async def finished(numbers: Collection[int]) -> set[int]:
+        by_index = {ref.index_of(number): number for number in numbers}
+        return {by_index[index] for index in await ask(finished_items, *instances, by_index)}
+
     return FinishedResults(
-        lambda: asking.run(count_task_instances, *instances, states=ENDED_STATES),
-        lambda among: asking.run(finished_items, *instances, among),
+        lambda: ask(count_task_instances, *instances, states=ENDED_STATES),
+        finished,
         lambda number: thread.run(store.read_result, number),
         given,
         hurry,

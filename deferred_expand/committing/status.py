@@ -42,7 +42,8 @@ class StreamStatus:
         if opener not in _HAS_OPENED:
             return cls(None, opener)
         walker = task_instance_state(ref.dag_id, ref.run_id, *ref.walker)
-        if walker is None:  # a mapped task that was never expanded has one instance, with index -1
+        if walker is None and ref.head_task_id is None:
+            # A mapped task that was never expanded has one instance, with index -1.
             walker = task_instance_state(ref.dag_id, ref.run_id, ref.instances_of, -1)
         return cls(store.read_log(), walker)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, islice, product
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.comms import is_map_length_refusal
@@ -22,7 +22,7 @@ from deferred_expand.streams.commit_index import (
 from deferred_expand.streams.commit_log import Commit, CommitLog, first_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from deferred_expand.streams.events import Announcement
     from deferred_expand.streams.ref import StreamRef
@@ -112,14 +112,16 @@ class StreamStore:
         """What a stream is that heads may go on with, for those who look at streams."""
         BaseXCom.set(key=STREAM_KEY, value=stream, **self._where)
 
-    def announce(self, announcement: Announcement) -> None:
+    def announce(self, announcement: Announcement, waiter: tuple[str, int]) -> None:
         """
         Tell the expander what is staged.
 
         Kept under the instance that waits, so that it is found by its trigger, and gone when that
         starts anew.
+
+        :param waiter: task id and map index of that.
         """
-        task_id, map_index = self.ref.walker
+        task_id, map_index = waiter
         where = {**self._where, "task_id": task_id, "map_index": map_index}
         BaseXCom.set(key=ANNOUNCEMENT_KEY, value=announcement.to_json(), **where)
 
@@ -201,13 +203,13 @@ class StreamStore:
 
     def read_result(self, number: int) -> Any:
         """What the instance of an item has returned; ``None``: nothing, or not yet."""
-        where = {**self._where, "task_id": self.ref.instances_of, "map_index": number}
-        return XCom.get_one(key="return_value", **where)
+        where = {"task_id": self.ref.instances_of, "map_index": self.ref.index_of(number)}
+        return XCom.get_one(key="return_value", **{**self._where, **where})
 
-    def forget_results(self, first: int, last: int) -> None:
-        """Delete what the instances of these items, the last one included, have returned."""
-        for number in range(first, last + 1):
-            where = {**self._where, "task_id": self.ref.instances_of, "map_index": number}
+    def forget_results(self, first: int, last: int, task_ids: Collection[str]) -> None:
+        """Delete what these tasks have returned for these items, the last one included."""
+        for number, task_id in product(range(first, last + 1), task_ids):
+            where = {**self._where, "task_id": task_id, "map_index": self.ref.index_of(number)}
             if BaseXCom.get_one(key="return_value", **where) is not None:
                 XCom.delete(key="return_value", **where)
 

@@ -22,7 +22,7 @@ class WalkOrder:
     :param file: relative to it.
     :param definition: JSON of the stream's.
     :param arguments: of the source, packed, as JSON.
-    :param given: items that the source has given by then.
+    :param given: what the source has given by then, as the stream counts, and items of a unit of that.
     :param reads_ahead: whether the source may be asked for what nobody has asked for yet.
     """
 
@@ -35,6 +35,7 @@ class WalkOrder:
     arguments: Any
     cursor: Any
     given: int
+    unit_size: int
     reads_ahead: bool
 
     def to_json(self) -> dict[str, Any]:

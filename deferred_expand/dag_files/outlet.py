@@ -24,11 +24,17 @@ class Outlet:
 
     :param tell: takes what is given.
     :param reads_ahead: whether the source may be asked for what the runner has not asked for.
-    :ivar given: items, in this opening of the source.
+    :param walked: what the walk has of the source, as the stream counts; the runner says it anew whenever it
+        asks for more.
     """
 
-    def __init__(self, tell: Callable[[PlainPages], None], *, reads_ahead: bool) -> None:
-        self.given = 0
+    def __init__(
+        self, tell: Callable[[PlainPages], None], *, reads_ahead: bool, walked: int, unit_size: int
+    ) -> None:
+        self._walked, self._unit_size = walked, unit_size
+        self._given = self._given_walked = (
+            0  # items in this opening of the source, and what of them is walked
+        )
         self._tell = tell
         self._reads_ahead = reads_ahead
         self._pages: PlainPages = []
@@ -37,8 +43,15 @@ class Outlet:
         self._wanted = False
         self._room = asyncio.Event()
 
-    def want(self) -> None:
-        """The runner asks for more."""
+    @property
+    def given(self) -> int:
+        """What the source has given as the stream counts; where windows may close early: at least."""
+        waiting = self._given - self._given_walked
+        return self._walked + (max(1, waiting // self._unit_size) if waiting else 0)
+
+    def want(self, walked: int) -> None:
+        """The runner asks for more, and has all that it was told."""
+        self._walked, self._given_walked = walked, self._given - self._items
         self._wanted = True
         self._room.set()
         self._flush()
@@ -49,7 +62,7 @@ class Outlet:
         check_cursor(cursor)
         written = [write_item(item) for item in items]
         self._pages.append(([(item.text, item.error) for item in written], cursor))
-        self.given += len(written)
+        self._given += len(written)
         self._items += len(written)
         self._size += sum(len(item.text) for item in written)
         self._flush()

@@ -90,13 +90,18 @@ class DagFileProcess:
             task = asyncio.create_task(self._walk(number, WalkOrder(**frame.body)), name=f"walk {number}")
             self._walks[number] = task
         elif frame.kind == "more" and number in self._outlets:
-            self._outlets[number].want()
+            self._outlets[number].want(frame.body)
         elif frame.kind == "close" and number in self._walks:
             self._walks[number].cancel()
 
     async def _walk(self, number: int, order: WalkOrder) -> None:
         stream_here.set(number)
-        outlet = Outlet(lambda pages: self.tell(Frame("pages", number, pages)), reads_ahead=order.reads_ahead)
+        outlet = Outlet(
+            lambda pages: self.tell(Frame("pages", number, pages)),
+            reads_ahead=order.reads_ahead,
+            walked=order.given,
+            unit_size=order.unit_size,
+        )
         self._outlets[number] = outlet
         last = Frame("closed", number)
         try:

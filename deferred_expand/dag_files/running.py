@@ -56,6 +56,10 @@ class Walked(Protocol):
     def hurry(self) -> None:
         """It waits for what becomes of its items."""
 
+    @property
+    def given(self) -> int:
+        """What the walk has of it, as the stream counts."""
+
     def stopped(self) -> AbstractContextManager[None]:
         """For as long as it is not the source that is waited for."""
 
@@ -146,7 +150,7 @@ class RunningProcess:
                     "or takes none any more. Clear the unmapped task with its downstream to begin anew"
                 )
             while True:
-                self._send(Frame("more", number))
+                self._send(Frame("more", number, walked.given))
                 frame = self._checked(await stream.next())
                 if frame.kind == "end":
                     return

@@ -113,7 +113,7 @@ class Walking:
         return finished_results(
             self._definition.ref(self._order.run_id),
             thread,
-            lambda: self._order.given + self._outlet.given,
+            lambda: self._outlet.given,
             lambda: self._tell("hurry"),
             outside=self._outside,
         )

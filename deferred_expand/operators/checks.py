@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from deferred_expand import settings
 from deferred_expand.airflow_internals.mapping import expanded_over, reads, references
-from deferred_expand.airflow_internals.sdk import (
-    MappedOperator,
-    MappedTaskGroup,
-    ResolveMixin,
-)
+from deferred_expand.airflow_internals.sdk import MappedOperator, ResolveMixin
 from deferred_expand.definition import MATERIALIZE
 from deferred_expand.exceptions import DefinitionError
 from deferred_expand.iterating.tolerance import Tolerance
@@ -27,6 +23,7 @@ from deferred_expand.sources.opening import is_operator, is_trigger
 from deferred_expand.sources.plain_json import write
 
 if TYPE_CHECKING:
+    from deferred_expand.airflow_internals.mapping import Expanded
     from deferred_expand.airflow_internals.sdk import AbstractOperator
     from deferred_expand.operators.reference import StreamTask
     from deferred_expand.shaping.steps import Steps
@@ -144,15 +141,6 @@ def _without_references(value: Any) -> Any:
     return value
 
 
-def refuse_group(stream: StreamTask, group: MappedTaskGroup) -> NoReturn:
-    """A mapped task group is expanded over the stream."""
-    raise DefinitionError(
-        f"{stream.where}: task group {group.group_id!r} is expanded over a stream. Airflow starts "
-        "new instances of a mapped group without looking at their dependencies, so a group cannot "
-        "grow. Expand a task, which may trigger a DAG per item"
-    )
-
-
 def refuse_mapped(where: str) -> NoReturn:
     """The unmapped task is to be mapped itself."""
     raise DefinitionError(
@@ -178,9 +166,11 @@ def check_reader(stream: StreamTask, reader: AbstractOperator) -> None:
             )
 
 
-def check_expansion(stream: StreamTask, mapped: MappedOperator) -> None:
-    """The mapped task can grow over this stream."""
-    where, streams = f"{stream.where}: task {mapped.task_id!r}", dict(stream_references(mapped))
+def check_expansion(stream: StreamTask, expanded: Expanded) -> None:
+    """A mapped task, or a task group, can grow over this stream."""
+    kind = "task" if isinstance(expanded, MappedOperator) else "task group"
+    name = f"{kind} {expanded.node_id!r}"
+    where, streams = f"{stream.where}: {name}", dict(stream_references(expanded))
     if not any(reference.stream is stream for reference in streams.values()):
         raise DefinitionError(
             f"{where} must be expanded over {stream.definition.task_id!r}.output itself, and over "
@@ -188,18 +178,28 @@ def check_expansion(stream: StreamTask, mapped: MappedOperator) -> None:
         )
     if len(streams) > 1:
         raise DefinitionError(f"{where} is expanded over a stream by more than one argument")
+    for argument, value in expanded_over(expanded).items():
+        if argument not in streams and not _has_length_one(value):
+            raise DefinitionError(
+                f"{where} is expanded over a stream and over {argument!r} as well. Beside a stream "
+                "only a literal with one element can be expanded over: pass it to .partial(), or "
+                "let the source give the combinations"
+            )
+    if isinstance(expanded, MappedOperator):
+        _check_mapped(stream, expanded, where)
+    elif any(reference.unit.is_window for reference in streams.values()):
+        raise DefinitionError(
+            f"{where} is expanded over windows. Expand a WindowRunOperator over them, and the group in the "
+            "DAG that it starts"
+        )
+
+
+def _check_mapped(stream: StreamTask, mapped: MappedOperator, where: str) -> None:
     if reads(mapped, stream):  # type: ignore[arg-type]
         raise DefinitionError(
             f"{where} is expanded over the stream, and given it as a whole in .partial(): each item would "
             f"wait for the last one. {needs_the_whole(mapped.task_id)}"
         )
-    for name, value in expanded_over(mapped).items():
-        if name not in streams and not _has_length_one(value):
-            raise DefinitionError(
-                f"{where} is expanded over a stream and over {name!r} as well. Beside a stream "
-                "only a literal with one element can be expanded over: pass it to .partial(), or "
-                "let the source give the combinations"
-            )
     for limit in ("max_active_tis_per_dag", "max_active_tis_per_dagrun"):
         if mapped.partial_kwargs.get(limit) == 1:
             raise DefinitionError(

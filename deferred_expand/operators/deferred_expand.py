@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jinja2 import TemplateNotFound
 
 from deferred_expand import settings
+from deferred_expand.airflow_internals.sdk import MappedTaskGroup
 from deferred_expand.airflow_internals.tasks import MappableValue, current_dag_id, read_template_files
 from deferred_expand.definition import Materialize, StreamDefinition
 from deferred_expand.exceptions import DefinitionError, SourceNotImportable
 from deferred_expand.operators.checks import check_parameters, check_source_kwargs, refuse_mapped
 from deferred_expand.operators.followed import FollowedOperator
 from deferred_expand.operators.graph import check_complete_dag
+from deferred_expand.operators.groups import check_complete_group, complete_group
 from deferred_expand.operators.reference import StreamReference
 from deferred_expand.shaping.steps import name_steps
 from deferred_expand.sources.arguments import can_travel
@@ -89,6 +91,8 @@ class DeferredExpandOperator(FollowedOperator):
         an item, an operator's next hop. After that it counts as an error of the source. There is no
         limit by default, as a source may wait for events. The ``execution_timeout`` of this task is the
         limit of all the time that one try of the stream head waits for the source.
+    :param results_of: which task's results a source that takes ``results`` gets of a task group that is
+        expanded over the stream; by default those of the only one that no other waits for.
     :param show: names of ``source_kwargs`` whose rendered values may be seen in the web UI; the others
         are shown as they are written in the DAG.
     :raises DefinitionError: the DAG uses it wrongly.
@@ -115,10 +119,12 @@ class DeferredExpandOperator(FollowedOperator):
         continue_last_run: bool = False,
         tolerate: int | str | None = None,
         page_timeout: float | timedelta | None = None,
+        results_of: str | None = None,
         show: Collection[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.results_of = results_of
         if self.get_closest_mapped_task_group() is not None:
             refuse_mapped(self.where)
         self.source_kwargs = source_kwargs if source_kwargs is not None else {}
@@ -206,7 +212,7 @@ class DeferredExpandOperator(FollowedOperator):
             and not (self._travels and all(isinstance(step.function, ImportPath) for step in named)),
             resumable=is_resumable(self._source),
             takes_context=self._takes_context,
-            parents=tuple((parent.task_id, parent.mapped_task_id) for parent in self._parents),
+            parents=tuple(parent.place for parent in self._parents),
             mapped_task_id=self.mapped_task_id,
             steps=named[: len(self._steps)],
             item_steps=named[len(self._steps) :],
@@ -225,6 +231,7 @@ class DeferredExpandOperator(FollowedOperator):
             execution_timeout=_seconds(self.execution_timeout or None),
             unit=self.unit,
             tolerate=self.tolerate,
+            group=self.group,
         )
 
     def function_at(self, step: int | None) -> Callable[..., Any]:
@@ -243,6 +250,9 @@ class DeferredExpandOperator(FollowedOperator):
                 "function that it needs: a triggerer loads it as its own user. Move these to a module that "
                 "is installed, or in Airflow's plugins folder, or leave run_as_user out"
             )
+        if isinstance(self._expanded, MappedTaskGroup):
+            check_complete_group(self, self._expanded, self.dag)
+            complete_group(self, self._expanded, self.definition)
         check_complete_dag(self, self._source, self.dag)
 
     def _make_branch(self, **kwargs: Any) -> StreamBranchOperator:

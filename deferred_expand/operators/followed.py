@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from deferred_expand import settings
-from deferred_expand.airflow_internals.mapping import MappedOperator, expand_over, is_expanded_over, reads
+from deferred_expand.airflow_internals.mapping import (
+    Expanded,
+    MappedOperator,
+    expand_over,
+    is_expanded_over,
+    reads,
+)
 from deferred_expand.airflow_internals.sdk import TriggerRule
 from deferred_expand.airflow_internals.tasks import ParsedOperator, free_task_id
-from deferred_expand.operators.checks import check_expansion, check_reader, check_steps, refuse_group
+from deferred_expand.operators.checks import check_expansion, check_reader, check_steps
+from deferred_expand.operators.groups import check_group, describe_group, result_task
 from deferred_expand.operators.iterated import iterates, map_over_stream
 from deferred_expand.operators.mapped import stream_references
 from deferred_expand.operators.reference import StreamReference
@@ -23,23 +30,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deferred_expand.airflow_internals.sdk import AbstractOperator, BaseOperator
-    from deferred_expand.definition import StreamDefinition
+    from deferred_expand.definition import ExpandedGroup, StreamDefinition
     from deferred_expand.shaping.steps import Steps
     from deferred_expand.streams.units import Unit
 
 
 class FollowedOperator(SourceArguments, ParsedOperator):
     """
-    An unmapped task with a stream, which the first task over it takes as it is.
+    An unmapped task with a stream, which the first task or task group over it takes as it is.
 
     A second follower gets a stream of its own that follows this one: a branch.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.results_of: str | None = None
         self._parents: tuple[FollowedOperator, ...] = ()
         self._shared = False
-        self._mapped: MappedOperator | None = None
+        self._expanded: Expanded | None = None
         self._steps: Steps = ()
         self._item_steps: Steps = ()
 
@@ -56,13 +64,31 @@ class FollowedOperator(SourceArguments, ParsedOperator):
 
     @property
     def mapped_task_id(self) -> str | None:
-        """``None``: no task is expanded over the stream, and the task itself walks it."""
-        return self._mapped.task_id if self._mapped else None
+        """
+        Of a task group, the task whose results count.
+
+        ``None``: no task is expanded over the stream, and the task itself walks it.
+        """
+        if isinstance(self._expanded, MappedOperator):
+            return self._expanded.task_id
+        return result_task(self.where, self.group, self.results_of) if self.group else None
+
+    @property
+    def group(self) -> ExpandedGroup | None:
+        """The task group that is expanded over the stream."""
+        if self._expanded is None or isinstance(self._expanded, MappedOperator):
+            return None
+        return describe_group(self._expanded, self.task_id)
+
+    @property
+    def place(self) -> tuple[str, str | None, str | None]:
+        """Task ids: its own, the mapped task's, and the head's beside a group."""
+        return self.task_id, self.mapped_task_id, self.group.head_task_id if self.group else None
 
     @property
     def unit(self) -> Unit:
         """What an instance of the task over it has."""
-        return ITEM if self._mapped is None else unit_of(self._mapped)
+        return ITEM if self._expanded is None else unit_of(self._expanded)
 
     @property
     def hops_on_worker(self) -> bool:
@@ -76,55 +102,64 @@ class FollowedOperator(SourceArguments, ParsedOperator):
     # -- tasks ------------------------------------------------------------------------------------
 
     def edge_to(self, other: AbstractOperator) -> BaseOperator:
-        group = other.get_closest_mapped_task_group()
-        if group is not None and is_expanded_over(group, self):
-            refuse_group(self, group)
-        if isinstance(other, MappedOperator) and other is not self._mapped and is_expanded_over(other, self):
-            check_expansion(self, other)
-            return self._expand(other)
+        expanded = other.get_closest_mapped_task_group() or other
+        if isinstance(expanded, Expanded) and not self._has(expanded) and is_expanded_over(expanded, self):
+            check_expansion(self, expanded)
+            if not isinstance(expanded, MappedOperator):
+                check_group(self, expanded)
+            return self._expand(expanded)
         if reads(other, self):
             check_reader(self, other)
             self._share()
         return self
 
-    def _expand(self, mapped: MappedOperator) -> FollowedOperator:
-        """:return: the operator whose length the task follows; another than this when it is not the first."""
-        ((_, reference),) = stream_references(mapped)
-        apart = reference.steps or not unit_of(mapped).is_item  # from others that follow the stream
-        if self._mapped is not None or (self._shared and apart):
-            self._share()
-        if self._mapped is None and not (self._shared and apart):
-            self._take(mapped, reference.steps)
-            return self
-        return self._branch_for(mapped)
+    def _has(self, expanded: Expanded) -> bool:
+        mine = self._expanded
+        return mine is not None and mine.node_id == expanded.node_id  # a proxy may stand for a group
 
-    def _take(self, mapped: MappedOperator, steps: Steps) -> None:
-        check_steps(self, steps, for_followers=unit_of(mapped).is_window)
-        self._mapped = mapped
+    def _expand(self, expanded: Expanded) -> FollowedOperator:
+        """:return: the operator whose length it follows; another than this when it is not the first."""
+        ((_, reference),) = stream_references(expanded)
+        apart = reference.steps or not unit_of(expanded).is_item  # from others that follow the stream
+        if self._expanded is not None or (self._shared and apart):
+            self._share()
+        if self._expanded is None and not (self._shared and apart):
+            self._take(expanded, reference.steps)
+            return self
+        return self._branch_for(expanded)
+
+    def _take(self, expanded: Expanded, steps: Steps) -> None:
+        check_steps(self, steps, for_followers=unit_of(expanded).is_window)
+        self._expanded = expanded
         # Where the DAG file is all functions are: on a worker, or in a triggerer that loads it.
         everywhere = self.hops_on_worker or settings.load_dags()
         self._steps, self._item_steps = (steps, ()) if everywhere else split(steps)
-        map_over_stream(mapped)
+        if isinstance(expanded, MappedOperator):
+            map_over_stream(expanded)
 
     def _share(self) -> None:
         """Someone else follows the stream: keep its own items unshaped."""
         if self._shared:
             return
         self._shared = True
-        mapped = self._mapped
-        if mapped is None or not (self._steps or self._item_steps or not self.unit.is_item):
+        expanded = self._expanded
+        if expanded is None or not (self._steps or self._item_steps or not self.unit.is_item):
             return
-        self._mapped, self._steps, self._item_steps = None, (), ()
-        branch = self._branch_for(mapped)
-        self.downstream_task_ids.discard(mapped.task_id)
-        mapped.upstream_task_ids.discard(self.task_id)
-        branch.set_downstream(mapped)
+        self._expanded, self._steps, self._item_steps = None, (), ()
+        branch = self._branch_for(expanded)
+        expanded.upstream_task_ids.discard(self.task_id)
+        for task in [expanded] if isinstance(expanded, MappedOperator) else list(expanded.iter_tasks()):
+            if task.task_id in self.downstream_task_ids:
+                self.downstream_task_ids.discard(task.task_id)
+                task.upstream_task_ids.discard(self.task_id)
+                branch.set_downstream(task)
 
-    def _branch_for(self, mapped: MappedOperator) -> FollowedOperator:
-        ((name, reference),) = stream_references(mapped)
-        branch = self._branch((self,), str(mapped.label))
-        expand_over(mapped, name, attrs.evolve(reference, operator=branch))
-        return branch._expand(mapped)
+    def _branch_for(self, expanded: Expanded) -> FollowedOperator:
+        ((name, reference),) = stream_references(expanded)
+        branch = self._branch((self,), str(expanded.label))
+        branch.results_of, self.results_of = self.results_of, None
+        expand_over(expanded, name, attrs.evolve(reference, operator=branch))
+        return branch._expand(expanded)
 
     # -- streams made of it -----------------------------------------------------------------------
 
@@ -173,9 +208,9 @@ class FollowedOperator(SourceArguments, ParsedOperator):
         return branch
 
 
-def unit_of(mapped: MappedOperator) -> Unit:
+def unit_of(expanded: Expanded) -> Unit:
     """What each instance of a task that is expanded over a stream has of it."""
-    if iterates(mapped):
+    if isinstance(expanded, MappedOperator) and iterates(expanded):
         return BATCH
-    ((_, reference),) = stream_references(mapped)
+    ((_, reference),) = stream_references(expanded)
     return reference.unit

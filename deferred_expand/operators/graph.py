@@ -42,22 +42,31 @@ def check_complete_dag(stream: StreamTask, source: Source, dag: Any) -> None:
     if definition.mapped_task_id is None:
         _check_what_needs_instances(stream, source)
         return
-    _check_nobody_waits_in_a_circle(stream, dag)
+    _check_nobody_waits_in_a_circle(stream, source, dag)
+    if definition.group is not None:
+        _check_results_of_group(stream, source)
+        head = definition.group.head_task_id
+        _warn_of_counted_head(stream, dag, head, f"stream head {head!r}")
+        return
     _warn_of_held_places(stream, dag)
     if definition.unit == BATCH:
         _check_what_counts_items(stream, source)
     else:
         spare_workers(dag.get_task(definition.mapped_task_id))
         _check_results_of_windows(stream, source)
-    for task_id in dag.get_task(definition.mapped_task_id).downstream_task_ids:
+    mapped = definition.mapped_task_id
+    _warn_of_counted_head(stream, dag, str(mapped), f"the stream head of {mapped!r} (map index 0)")
+
+
+def _warn_of_counted_head(stream: StreamTask, dag: Any, head: str, named: str) -> None:
+    for task_id in dag.get_task(head).downstream_task_ids:
         rule = str(getattr(dag.get_task(task_id).trigger_rule, "value", ""))
         if rule in _RULES_THAT_COUNT_THE_HEAD:
             warnings.warn(
-                f"{stream.where}: task {task_id!r} has trigger_rule={rule!r} on "
-                f"{definition.mapped_task_id!r}, whose stream head (map index 0) counts as one success. "
-                "Use 'all_done' or 'none_failed', or look at the items' results",
+                f"{stream.where}: task {task_id!r} has trigger_rule={rule!r}, for which {named} counts as "
+                "one success. Use 'all_done' or 'none_failed', or look at the items' results",
                 StreamHeadCounted,
-                stacklevel=2,
+                stacklevel=3,
             )
 
 
@@ -77,17 +86,30 @@ def _warn_of_held_places(stream: StreamTask, dag: Any) -> None:
 
 def _check_what_counts_items(stream: StreamTask, source: Source) -> None:
     definition = stream.definition
-    takes_results = not isinstance(source, type) and takes(source, "results")
     for name, wanted in (
         ("max_pending", definition.max_pending),
         ("max_items", definition.max_items),
-        ("results", takes_results),
+        ("results", _takes_results(source)),
     ):
         if wanted:
             raise DefinitionError(
                 f"{stream.where}: {name} counts task instances, and those of "
                 f"{definition.mapped_task_id!r} run a batch each: leave it out, or use .expand()"
             )
+
+
+def _takes_results(source: Source) -> bool:
+    return not isinstance(source, type) and takes(source, "results")
+
+
+def _check_results_of_group(stream: StreamTask, source: Source) -> None:
+    group = stream.definition.group
+    if group is not None and len(group.leaves) > 1 and _takes_results(source) and not stream.results_of:
+        names = ", ".join(map(repr, group.leaves))
+        raise DefinitionError(
+            f"{stream.where}: the source takes results, and task group {group.group_id!r} ends with {names}: "
+            "say results_of=, and which task's they shall be"
+        )
 
 
 def _check_continues(stream: StreamTask, dag: Any) -> None:
@@ -109,8 +131,7 @@ def _check_continues(stream: StreamTask, dag: Any) -> None:
 def _check_results_of_windows(stream: StreamTask, source: Source) -> None:
     """Walked from the start again, a source would not see after which of its items windows had closed."""
     definition = stream.definition
-    takes_results = not isinstance(source, type) and takes(source, "results")
-    if definition.unit.is_window and takes_results and not definition.resumable:
+    if definition.unit.is_window and _takes_results(source) and not definition.resumable:
         raise DefinitionError(
             f"{stream.where}: a source that takes results of windows needs a cursor: let it have a "
             "parameter 'cursor', and give Page(items, cursor=...)"
@@ -119,11 +140,10 @@ def _check_results_of_windows(stream: StreamTask, source: Source) -> None:
 
 def _check_what_needs_instances(stream: StreamTask, source: Source) -> None:
     definition = stream.definition
-    takes_results = not isinstance(source, type) and takes(source, "results")
     for name, wanted in (
         ("max_pending", definition.max_pending),
         ("tolerate", definition.tolerate is not None),
-        ("results", takes_results),
+        ("results", _takes_results(source)),
     ):
         if wanted and not definition.parents:
             raise DefinitionError(
@@ -133,11 +153,22 @@ def _check_what_needs_instances(stream: StreamTask, source: Source) -> None:
             )
 
 
-def _check_nobody_waits_in_a_circle(stream: StreamTask, dag: Any) -> None:
-    """The head walks the stream, so what it waits for must not wait for the stream's end."""
-    walker = str(stream.definition.mapped_task_id)
-    before = _upstream(walker, dag)
-    for task_id in _waiting_for(stream.definition.task_id, dag):
+def _check_nobody_waits_in_a_circle(stream: StreamTask, source: Source, dag: Any) -> None:
+    """
+    The head walks the stream, so what it waits for must not wait for the stream's end.
+
+    In a task group items may, which are not waited for.
+    """
+    definition = stream.definition
+    walker, group = str(definition.mapped_task_id), definition.group
+    if group is not None:
+        if definition.max_pending is None and not _takes_results(source):
+            return
+        walker = f"{group.group_id}, a task group"
+        before = set().union(*(_upstream(task_id, dag) for task_id in group.task_ids))
+    else:
+        before = _upstream(walker, dag)
+    for task_id in _waiting_for(definition.task_id, dag):
         if task_id in before:
             raise DefinitionError(
                 f"{stream.where}: task {walker!r}, which is expanded over the stream and has it read, "
@@ -161,7 +192,7 @@ def _waiting_for(task_id: str, dag: Any) -> Iterator[str]:
     streams, before = {task_id}, 0
     while len(streams) > before:
         before = len(streams)
-        streams |= {f.task_id for f in followers if streams & {parent for parent, _ in f.parents}}
+        streams |= {f.task_id for f in followers if streams & {parent[0] for parent in f.parents}}
     for follower in followers:
         if follower.task_id in streams:
             yield follower.mapped_task_id or follower.task_id

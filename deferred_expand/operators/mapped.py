@@ -17,6 +17,8 @@ from deferred_expand.workers.head import StreamHeadOperator
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from deferred_expand.airflow_internals.mapping import Expanded
+
 # What the author sets on the mapped task belongs to the items, except what says how a failed
 # stream is tried again and who is told.
 _HEAD_ARGUMENTS = (
@@ -52,8 +54,8 @@ class StreamDecoratedMappedOperator(OverStream, DecoratedMappedOperator):
     """A ``@task`` function, mapped over a stream."""
 
 
-def stream_references(mapped: MappedOperator) -> Iterator[tuple[str | None, StreamReference]]:
-    """The streams that a mapped operator is expanded over, each with its argument's name."""
-    for name, value in expanded_over(mapped).items():
+def stream_references(expanded: Expanded) -> Iterator[tuple[str | None, StreamReference]]:
+    """The streams that a task or group is expanded over, each with its argument's name."""
+    for name, value in expanded_over(expanded).items():
         if isinstance(value, StreamReference):
             yield name, value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import attrs
 
+from deferred_expand.airflow_internals.grouping import is_in
 from deferred_expand.airflow_internals.sdk import PlainXComArg
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import DefinitionError, SourceNotImportable
@@ -34,6 +35,7 @@ class StreamTask(Protocol):
 
     source_kwargs: dict[str, Any]
     show: Collection[str]
+    results_of: str | None
 
     @property
     def where(self) -> str:
@@ -121,7 +123,10 @@ class StreamReference(PlainXComArg):
     def resolve(self, context: Any) -> StreamItems | BatchItems | StreamWindows | StreamReader:
         definition, ti = self.stream.definition, context["ti"]
         store = StreamStore(definition.ref(ti.run_id))
-        if ti.task_id == definition.mapped_task_id:
+        if definition.group is not None and is_in(definition.group.group_id, ti.task):
+            steps = find_steps(definition.item_steps, self.operator.get_dag())
+            return StreamItems(store, steps, ti.map_index)
+        if definition.group is None and ti.task_id == definition.mapped_task_id:
             if definition.unit.is_window:
                 return StreamWindows(store, ti.map_index)
             steps = find_steps(definition.item_steps, self.operator.get_dag())

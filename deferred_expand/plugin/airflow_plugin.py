@@ -66,7 +66,7 @@ class ExpanderListener:
     def _expander_for(self, number: int) -> Any:
         if not settings.expander():
             return None
-        from deferred_expand.airflow_internals.locks import has_row_locks
+        from deferred_expand.airflow_internals.locks import has_row_locks, locks_rows
         from deferred_expand.plugin.expander import Expander
 
         if not has_row_locks():
@@ -76,7 +76,7 @@ class ExpanderListener:
                 number,
             )
             return None
-        board = CommitBoard()
+        board = CommitBoard(grows_groups=locks_rows())
         expander = Expander(number, board)
         install_board(board)
         return expander

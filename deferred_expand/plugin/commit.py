@@ -14,6 +14,7 @@ from deferred_expand.streams.commit_log import CommitLog, note_refused, plan_com
 from deferred_expand.streams.events import Announcement
 
 if TYPE_CHECKING:
+    from deferred_expand.airflow_internals.groups import GroupRecords
     from deferred_expand.airflow_internals.heads import Head
     from deferred_expand.airflow_internals.metadata import DagRun, StreamRecords
     from deferred_expand.streams.commit_log import Commit
@@ -65,6 +66,8 @@ def commit_announced(
     if plan.log.ended and head.map_index == 0 and not (may_end and plan.log.items == log.items):
         plan = plan_commit(log, replace(announcement.event, ended=False), head.try_number)
     if plan is not None:
+        if announcement.group_id is not None:
+            _require_room(plan.log.items)
         _write(records, run, announcement.task_id, plan)
         if head.map_index == 0:
             _make_instances(records, run, announcement.task_id, log.items, plan.log)
@@ -82,11 +85,15 @@ def _note_refused(
 
 def _make_instances(records: StreamRecords, run: DagRun, task_id: str, before: int, log: CommitLog) -> None:
     length = 1 + log.items
-    if length > settings.max_map_length():
-        raise MapLengthExceeded(f"{length} instances are more than [core] max_map_length allows")
+    _require_room(length)
     records.grow(task_id, length)
     records.create_instances(run, before + 1, log.items)
     records.label_head(describe(log, None if log.ended else records.missing_place()))
+
+
+def _require_room(length: int) -> None:
+    if length > settings.max_map_length():
+        raise MapLengthExceeded(f"{length} instances are more than [core] max_map_length allows")
 
 
 def describe(log: CommitLog, missing: str | None) -> str:
@@ -135,6 +142,32 @@ def fail_if_left_open(records: StreamRecords, head: Head) -> CommitLog | None:
         return None
     label = f"{log.describe()}; Airflow skipped it (fail_fast or a time-out): clear it to go on"
     return log if records.fail_skipped_head(label) else None
+
+
+def grow_announced(records: GroupRecords, run: DagRun, head: Head, size: int) -> CommitLog | None:
+    """
+    Make a task group grow by what is committed and has no instances.
+
+    :param records: of the stream, locked, within a locked run.
+    :param size: task instances to make at most, about.
+    :return: the log after that; ``None``: the stream that was announced is no more.
+    :raises StreamError: the group is gone.
+    """
+    value = records.read(ANNOUNCEMENT_KEY, head.task_id, head.map_index)
+    announcement = Announcement.from_json(value) if value else None
+    log = _read_log(records, announcement) if announcement else None
+    if announcement is None or log is None or log.stream != announcement.event.stream:
+        return None
+    group_id = announcement.group_id
+    if group_id is None or not log.is_behind:
+        return log
+    first = log.grown or 0
+    last = min(log.items, first + max(1, size // records.tasks_in(run, group_id)))
+    records.grow_group(run, announcement.task_id, group_id, first, last)
+    grown = replace(log, grown=last)
+    records.write(run, LOG_KEY, announcement.task_id, grown.to_json())
+    records.label_head(grown.label)
+    return grown
 
 
 def _read_log(records: StreamRecords, announcement: Announcement) -> CommitLog | None:

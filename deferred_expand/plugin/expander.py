@@ -13,6 +13,7 @@ from deferred_expand.airflow_internals.heads import announced_heads, heads_with_
 from deferred_expand.airflow_internals.locks import is_busy
 from deferred_expand.airflow_internals.metadata import StreamRecords, create_session, dag_cache
 from deferred_expand.airflow_internals.places import missing_places
+from deferred_expand.committing.board import name_on_board
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY
 from deferred_expand.plugin.children import ChildKeeper
 from deferred_expand.plugin.commit import (
@@ -22,9 +23,9 @@ from deferred_expand.plugin.commit import (
     label_anew,
     restore_removed,
 )
+from deferred_expand.plugin.groups import GroupGrower
 from deferred_expand.plugin.passes import SchedulerPasses
 from deferred_expand.plugin.telemetry import report_commit, report_pending
-from deferred_expand.streams.ref import StreamRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,7 @@ class Expander:
         self._missing: dict[Any, str] = {}  # head -> what its items miss to run
         self._places_at = 0.0  # when to look at that again
         self._children = ChildKeeper(triggerer_id, self._dags)
+        self._groups = GroupGrower(triggerer_id, board, self._dags)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="deferred_expand", daemon=True)
 
@@ -75,6 +77,7 @@ class Expander:
         self._stopping.set()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
+            self._groups.stop()
 
     def _run(self) -> None:
         log.info("The expander of triggerer %d is at work", self._triggerer_id)
@@ -119,6 +122,8 @@ class Expander:
             if (is_news or head.id in damaged) and time.monotonic() > self._resting.get(head.id, 0):
                 self._serve(head, head.id in damaged)
                 self._board.beat()
+        if self._board.grows_groups:
+            self._groups.look(heads)
         if heads and time.monotonic() > self._places_at:
             self._places_at = time.monotonic() + PLACES_INTERVAL
             self._look_at_places(heads)
@@ -163,7 +168,7 @@ class Expander:
         self._told.pop(head.id, None)
         if committed is None or committed.after == committed.before:
             return
-        self._board.note_commit(StreamRef(head.dag_id, head.run_id, "", head.task_id).board_name)
+        self._board.note_commit(name_on_board(head.dag_id, head.run_id, head.task_id))
         self._report(report_commit, head, committed, time.monotonic() - started)
 
     def _let_go(self, head: Head, state: str | None) -> None:

@@ -20,7 +20,7 @@ from deferred_expand.streams.units import BATCH, Unit
 if TYPE_CHECKING:
     from deferred_expand.streams.units import UnitKind
 
-LOG_VERSION = 4
+LOG_VERSION = 5
 LEFT_KEPT = 16  # walks that the stream has gone on without; those of a stream with more are not known
 
 LeftWalk = tuple[int, str]
@@ -45,6 +45,8 @@ class CommitLog:
     :param unit: what ``items`` counts, and instances are made for: items, batches or windows. Of a window
         only the batch that closes it counts.
     :param opened: when the stream was, in seconds since the epoch.
+    :param grown: for how many items the task group over the stream has instances; ``None``: the expander has
+        made none.
     """
 
     stream: str
@@ -62,6 +64,12 @@ class CommitLog:
     at: int | None = None
     unit: UnitKind = "item"
     opened: int | None = None
+    grown: int | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        """Committed items have no instances in the task group yet."""
+        return (self.grown or 0) < self.items
 
     def ends_at(self, max_duration: float | None) -> float | None:
         """When the time of the stream is over, in seconds since the epoch."""

@@ -145,12 +145,14 @@ class Announcement:
     :param expander: whom it is for; another triggerer's expander leaves it alone.
     :param task_id: of the unmapped task, under which the stream's records are kept.
     :param at: when it was made, in seconds since the epoch.
+    :param group_id: of the task group that is expanded over the stream.
     """
 
     expander: str
     task_id: str
     at: float
     event: BatchEvent
+    group_id: str | None = None
 
     def to_json(self) -> dict[str, JSON]:
         return {**vars(self), "event": self.event.to_json()}

@@ -30,6 +30,10 @@ class _Walked:
         self.hear = walk.clock.hear
         self.hurry = walk.hurry
 
+    @property
+    def given(self) -> int:
+        return self._walk.given_again
+
     def stopped(self) -> AbstractContextManager[None]:
         return self._walk.clock.stopped()
 
@@ -72,6 +76,7 @@ async def walk_dag_file(
             arguments=arguments,
             cursor=cursor,
             given=walk.given_again,
+            unit_size=definition.unit.size,
             reads_ahead=definition.max_pending is None,
         )
 

@@ -29,6 +29,8 @@ async def end_of_stream(expansion: Expansion, committed: CommitLog) -> BatchEven
     """
     ref, loop = expansion.ref, asyncio.get_running_loop()
     await _delete_left(expansion, committed)
+    if expansion.definition.group is not None:
+        return _end_beside_group(expansion, committed)
     if not expansion.for_head:
         return TaskSuccessEvent()
     gives_up_at = loop.time() + INSTANCES_WAIT
@@ -37,6 +39,15 @@ async def end_of_stream(expansion: Expansion, committed: CommitLog) -> BatchEven
         if count > committed.items:
             return TaskSuccessEvent() if committed.items else TaskSkippedEvent()
         await asyncio.sleep(1)
+    return BatchEvent.empty(committed.stream)
+
+
+def _end_beside_group(expansion: Expansion, committed: CommitLog) -> BatchEvent | TriggerEvent:
+    """What is less than the expander has made, or made without it, is a worker's to push the length of."""
+    if expansion.for_head:
+        return TaskSuccessEvent() if committed.items else TaskSkippedEvent()
+    if committed.grown is not None and committed.grown >= expansion.until:
+        return TaskSuccessEvent()
     return BatchEvent.empty(committed.stream)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deferred_expand.committing.board import name_on_board
 from deferred_expand.definition import StreamDefinition
 from deferred_expand.sources.dag_file import DagFile
 from deferred_expand.streams.events import check_version
@@ -12,7 +13,7 @@ from deferred_expand.streams.events import check_version
 if TYPE_CHECKING:
     from deferred_expand.streams.ref import StreamRef
 
-ARGUMENTS_VERSION = 5
+ARGUMENTS_VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Expansion:
     :param stream: which opening; where it goes on stands in its commit log.
     :param for_head: the mapped task's stream head waits for the batches; otherwise the unmapped
         task itself does, as it must when it runs again.
+    :param until: where a task group is expanded over the stream, for how many items it has instances when the
+        unmapped task is done.
     :param failed_before: how many items had failed when this try of the head began.
     :param dag_file: where the triggerer finds the DAG, if it needs it; as the worker that deferred ran it.
     :param sealed_anew: when a trigger had asked a worker for that, in seconds since the epoch.
@@ -35,6 +38,7 @@ class Expansion:
     failed_before: int = 0
     sealed_anew: float | None = None
     dag_file: DagFile | None = None
+    until: int = 1
 
     @property
     def ref(self) -> StreamRef:
@@ -43,7 +47,17 @@ class Expansion:
     @property
     def for_expander(self) -> bool:
         """Whether an expander may commit: who waits has nothing else to do."""
-        return self.for_head or self.ref.mapped_task_id is None
+        return self.for_head or self.ref.mapped_task_id is None or self.definition.group is not None
+
+    @property
+    def waiter(self) -> tuple[str, int]:
+        """Task id and map index of the instance that waits on this trigger."""
+        return self.ref.walker if self.for_head else (self.definition.task_id, -1)
+
+    @property
+    def board_name(self) -> str:
+        """What the stream is called on the :class:`~deferred_expand.committing.board.CommitBoard`."""
+        return name_on_board(self.definition.dag_id, self.run_id, self.waiter[0])
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -11,38 +11,31 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from deferred_expand.airflow_internals.comms import count_task_instances
 from deferred_expand.exceptions import TooManyItemsFailed
 from deferred_expand.triggers.calls import call_in_thread
+from deferred_expand.triggers.counts import count_failed, count_finished
 
 if TYPE_CHECKING:
     from deferred_expand.definition import StreamDefinition
-    from deferred_expand.streams.ref import StreamRef
     from deferred_expand.triggers.expansion import Expansion
 
 log = logging.getLogger(__name__)
 
 ITEMS_INTERVAL = 2.0  # seconds
-_ENDED = ("success", "failed", "skipped")
 
 
-def count_failed(ref: StreamRef) -> int:
-    """How many items of a stream have failed for good."""
-    return count_task_instances(ref.dag_id, ref.run_id, ref.instances_of, states=["failed"])
-
-
-def require_few_failed_items(definition: StreamDefinition, ref: StreamRef, before: int) -> int:
+def require_few_failed_items(definition: StreamDefinition, run_id: str, before: int) -> int:
     """
     :param before: how many had failed when this try of the head began.
     :return: how many of them still have.
     :raises TooManyItemsFailed: more than are tolerated have failed since.
     """
-    tolerance, failed = definition.tolerance, count_failed(ref)
+    tolerance, failed = definition.tolerance, count_failed(definition, run_id)
     if tolerance is None or failed <= before:
         return failed
     ended = 0
     if tolerance.items is None:
-        ended = count_task_instances(ref.dag_id, ref.run_id, ref.instances_of, states=_ENDED)
+        ended = count_finished(definition, run_id)
     if tolerance.is_exceeded(failed - before, ended, None):
         why = (
             "and the DAG has fail_fast=True"
@@ -50,10 +43,16 @@ def require_few_failed_items(definition: StreamDefinition, ref: StreamRef, befor
             else f"more than tolerate={definition.tolerate!r} allows"
         )
         raise TooManyItemsFailed(
-            f"{failed - before} item(s) of task {ref.mapped_task_id!r} in DAG {definition.dag_id!r}, run "
-            f"{ref.run_id!r}, have failed, {why}: the source is asked for no more"
+            f"{failed - before} item(s) of {_whose(definition)} in DAG {definition.dag_id!r}, run "
+            f"{run_id!r}, have failed, {why}: the source is asked for no more"
         )
     return before
+
+
+def _whose(definition: StreamDefinition) -> str:
+    if definition.group is not None:
+        return f"task group {definition.group.group_id!r}"
+    return f"task {definition.mapped_task_id!r}"
 
 
 async def watch_items(expansion: Expansion) -> None:
@@ -62,12 +61,12 @@ async def watch_items(expansion: Expansion) -> None:
 
     :raises TooManyItemsFailed: they have.
     """
-    definition, ref, before = expansion.definition, expansion.ref, expansion.failed_before
+    definition, run_id, before = expansion.definition, expansion.run_id, expansion.failed_before
     while True:
         await asyncio.sleep(ITEMS_INTERVAL)
         try:
-            before = await call_in_thread(require_few_failed_items, definition, ref, before)
+            before = await call_in_thread(require_few_failed_items, definition, run_id, before)
         except TooManyItemsFailed:
             raise
         except Exception:
-            log.warning("cannot look for failed items of %s", ref, exc_info=True)
+            log.warning("cannot look for failed items of %s", expansion.ref, exc_info=True)

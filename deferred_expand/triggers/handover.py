@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from deferred_expand.committing.board import CommitBoard
     from deferred_expand.streams.commit_log import CommitLog
-    from deferred_expand.streams.ref import StreamRef
+    from deferred_expand.triggers.expansion import Expansion
     from deferred_expand.walking.walk import Walk
 
 BOARD_POLL = 0.1  # seconds between two looks at the board
@@ -35,6 +35,7 @@ class ExpanderHandover:
     """
     Announces to the expander what a walk has staged, and follows what is committed of it.
 
+    :param expansion: whose batches these are.
     :param announce: writes an announcement where the expander finds it.
     :param read_log: the stream's commit log.
     :param most_items: that the mapped task can have; what would pass it is a worker's to refuse.
@@ -44,7 +45,7 @@ class ExpanderHandover:
     def __init__(
         self,
         board: CommitBoard,
-        ref: StreamRef,
+        expansion: Expansion,
         announce: Callable[[Announcement], Awaitable[None]],
         read_log: Callable[[], Awaitable[CommitLog | None]],
         *,
@@ -52,8 +53,10 @@ class ExpanderHandover:
         patience: float = COMMIT_PATIENCE,
     ) -> None:
         self._board = board
-        self._task_id = ref.task_id
-        self._stream = ref.board_name
+        group = expansion.definition.group
+        self._task_id = expansion.definition.task_id
+        self._group_id = None if group is None else group.group_id
+        self._stream = expansion.board_name
         self._announce = announce
         self._read_log = read_log
         self._most_items = most_items
@@ -87,7 +90,7 @@ class ExpanderHandover:
                 return None
             if event != announced or now - announced_at > REPEAT:
                 seen = self._board.commits(self._stream)
-                await self._tell(event)
+                await self.tell(event)
                 announced, announced_at = event, now
                 if is_new:
                     waits_since, looks = time.monotonic(), self._board.looks
@@ -111,7 +114,9 @@ class ExpanderHandover:
         self._board.add_pending(items - self._pending)
         self._pending = items
 
-    async def _tell(self, event: BatchEvent) -> None:
+    async def tell(self, event: BatchEvent) -> None:
+        """Announce it."""
         event = replace(event, failure=None)  # a failed source's last batches are as good as others
-        await self._announce(Announcement(self._board.id, self._task_id, time.time(), event))
+        announcement = Announcement(self._board.id, self._task_id, time.time(), event, self._group_id)
+        await self._announce(announcement)
         self._board.note_announcement()

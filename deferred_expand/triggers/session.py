@@ -15,6 +15,7 @@ from deferred_expand.committing.store import StreamStore
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.calls import call_in_thread
 from deferred_expand.triggers.ending import end_of_stream
+from deferred_expand.triggers.growing import Growth, grows, is_done
 from deferred_expand.triggers.handover import COMMIT_PATIENCE, ExpanderHandover, Overtaken
 from deferred_expand.triggers.sealed import require_seal
 from deferred_expand.walking.registry import WalkRegistry
@@ -73,13 +74,13 @@ class StreamSession:
             committed = await self._read_log()
             if committed is None:
                 return BatchEvent.empty(self._expansion.stream)
-            if committed.ended and self._expansion.for_expander:
+            if self._is_done(committed):
                 return await end_of_stream(self._expansion, committed)
             await call_in_thread(require_seal, committed.position.cursor, self._expansion.sealed_anew)
             try:
                 async with self._hold_walk(committed, try_number) as walk:
                     self._walk = walk
-                    handover = self._handover()
+                    handover = self._handover(committed)
                     ended = await handover.run(walk) if handover else None
                     if ended is None:
                         return await walk.batches_until(send_at)
@@ -93,13 +94,23 @@ class StreamSession:
         committed = await call_in_thread(self._store.read_log)
         return committed if committed and committed.stream == self._expansion.stream else None
 
-    def _handover(self) -> ExpanderHandover | None:
+    def _is_done(self, committed: CommitLog) -> bool:
+        if self._expansion.definition.group is not None:
+            return is_done(self._expansion, committed)
+        return committed.ended and self._expansion.for_expander
+
+    def _items_run(self, committed: CommitLog) -> bool:
+        """While the stream is walked, and not when it has ended."""
+        return self._expansion.definition.group is None or grows(self._expansion, committed)
+
+    def _handover(self, committed: CommitLog) -> ExpanderHandover | Growth | None:
         """``None``: batches go to a worker."""
         expansion, definition = self._expansion, self._expansion.definition
-        if not expansion.for_expander or definition.materialize == "callback":
+        has_grown = definition.group is not None and (expansion.for_head or committed.grown is not None)
+        if not expansion.for_expander or (definition.materialize == "callback" and not has_grown):
             return None
         board = installed_board()
-        fall_back = definition.materialize == "auto"
+        fall_back = definition.materialize == "auto" and not has_grown
         if board is None or not board.is_alive:
             if fall_back:
                 return None
@@ -107,31 +118,43 @@ class StreamSession:
                 "The stream of task %r waits for an expander, and this triggerer has none: see "
                 "materialize and [deferred_expand] expander", definition.task_id,
             )  # fmt: skip
-        return ExpanderHandover(
-            board or CommitBoard(),
-            expansion.ref,
-            lambda announcement: call_in_thread(self._store.announce, announcement),
+        board = board or CommitBoard()
+        has_instances = expansion.for_head or definition.group is not None
+        handover = ExpanderHandover(
+            board,
+            expansion,
+            lambda announcement: call_in_thread(self._store.announce, announcement, expansion.waiter),
             self._read_log,
-            most_items=settings.max_map_length() - 1 if expansion.for_head else sys.maxsize,
+            most_items=settings.max_map_length() - expansion.ref.heads if has_instances else sys.maxsize,
             patience=COMMIT_PATIENCE if fall_back else math.inf,
         )
+        return Growth(expansion, board, handover, self._read_log) if definition.group else handover
 
     def _hold_walk(self, committed: CommitLog, try_number: int) -> AbstractAsyncContextManager[Walk]:
+        expansion, items_run = self._expansion, self._items_run(committed)
+        # The head beside a group goes on with the walk of the unmapped task.
+        of_head = items_run if expansion.definition.group else expansion.for_head
+        waited = committed.waited_in(try_number)
         return _walks.hold(
-            (self._expansion.ref, self._expansion.for_head),
+            (expansion.ref, of_head),
             try_number,
             committed.checkpoint,
-            lambda: self._opener.open(committed, waited=committed.waited_in(try_number)),
+            lambda: self._opener.open(committed, items_run=items_run, waited=waited),
             self._is_wanted,
             settings.idle_timeout(),
         )
 
     async def _is_wanted(self) -> bool:
         """Someone waits for the stream, and it has not gone on without this walk."""
-        ref = self._expansion.ref
-        waits = ref.walker if self._expansion.for_head else (ref.task_id, -1)
-        state = await call_in_thread(task_instance_state, ref.dag_id, ref.run_id, *waits)
-        if state not in _WANTED_STATES or self._walk is None:
+        if self._walk is None or not await self._is_waited_for():
             return False
         committed = await self._read_log()
         return committed is not None and self._walk.goes_on_from(committed.checkpoint)
+
+    async def _is_waited_for(self) -> bool:
+        expansion, instance = self._expansion, (self._expansion.ref.dag_id, self._expansion.ref.run_id)
+        state = await call_in_thread(task_instance_state, *instance, *expansion.waiter)
+        if expansion.definition.group is not None and not expansion.for_head and state == "success":
+            state = await call_in_thread(task_instance_state, *instance, *expansion.ref.walker)
+            return state is None or state in _WANTED_STATES  # the head is about to start
+        return state in _WANTED_STATES

@@ -11,18 +11,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand import settings
-from deferred_expand.airflow_internals.comms import (
-    ENDED_STATES,
-    count_task_instances,
-    ensure_sync_calls_work_here,
-    is_in_process,
-)
+from deferred_expand.airflow_internals.comms import ensure_sync_calls_work_here, is_in_process
 from deferred_expand.committing.finished import finished_results
 from deferred_expand.committing.stager import XComStager
 from deferred_expand.committing.store import StreamStore
+from deferred_expand.exceptions import NothingRuns
 from deferred_expand.shaping.pipeline import shape
 from deferred_expand.sources.opening import with_own_outcomes
 from deferred_expand.triggers.calls import call_in_thread, shared_threads
+from deferred_expand.triggers.counts import count_finished
 from deferred_expand.triggers.failing_fast import watch_items
 from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.policy import WalkPolicy
@@ -67,24 +64,30 @@ class WalkOpener:
         self._steps = steps
         self._store = StreamStore(expansion.ref)
         self._walk: Walk | None = None
+        self._items_run = True
         # In dag.test() there are no comms while a call is answered (airflow/sdk/execution_time/supervisor.py,
         # ``InProcessSupervisorComms.send``): in a second thread it would find none.
         self._turn = asyncio.Lock() if is_in_process() else None
 
-    def open(self, committed: CommitLog, *, limited: bool = True, waited: float = 0.0) -> Walk:
+    def open(
+        self, committed: CommitLog, *, limited: bool = True, items_run: bool = True, waited: float = 0.0
+    ) -> Walk:
         """
         A walk from the last commit that is not started yet.
 
         :param limited: it may not be far ahead of what is committed.
+        :param items_run: items run while it is under way, so that it may wait for them.
         :param waited: seconds that this try of the stream head has waited for the source before.
         """
         _watchdog.watch()
+        self._items_run = items_run
         policy = self._policy(limited, committed.ends_at(self._expansion.definition.max_duration))
         checkpoint = committed.checkpoint
         stager: Stager = XComStager(self._store, checkpoint.stream, policy.max_batch_bytes)
         if self._turn is not None:
             stager = StagerInTurn(stager, self._turn)
-        self._walk = Walk(self._open_source, stager, policy, checkpoint, self._pace(), self._guard(), waited)
+        pace = self._pace(items_run)
+        self._walk = Walk(self._open_source, stager, policy, checkpoint, pace, self._guard(), waited)
         return self._walk
 
     def results(self, thread: Threads) -> FinishedResults:
@@ -92,8 +95,15 @@ class WalkOpener:
         What finished items have returned, for the source of the walk that was opened here.
 
         :param thread: the source's, for XCom backends that block.
+        :raises NothingRuns: before the end of the stream.
         """
-        walk = self.walk
+        walk, definition = self.walk, self._expansion.definition
+        if definition.group is not None and (not self._items_run or is_in_process()):
+            raise NothingRuns(
+                f"{definition.where}: the source takes results, and none of task group "
+                f"{definition.group.group_id!r} runs before the stream has ended: in dag.test(), on SQLite, "
+                "with materialize='callback' and without an expander Airflow expands it then"
+            )
         return finished_results(
             self._expansion.ref,
             thread,
@@ -147,9 +157,10 @@ class WalkOpener:
             return None
         return partial(watch_items, expansion)
 
-    def _pace(self) -> Pace | None:
-        definition, ref = self._expansion.definition, self._expansion.ref
-        if definition.max_pending is None and definition.rate_limit is None:
+    def _pace(self, items_run: bool) -> Pace | None:
+        definition = self._expansion.definition
+        pending = definition.max_pending if items_run else None
+        if pending is None and definition.rate_limit is None:
             return None
         if is_in_process():
             log.info("max_pending and rate_limit do nothing in dag.test(), where tasks run one by one")
@@ -157,8 +168,6 @@ class WalkOpener:
         size = definition.unit.size  # windows count as full ones, here as in the walk
 
         async def finished() -> int:
-            instances = (ref.dag_id, ref.run_id, ref.instances_of)
-            return size * await call_in_thread(count_task_instances, *instances, states=ENDED_STATES)
+            return size * await call_in_thread(count_finished, definition, self._expansion.run_id)
 
-        pending = definition.max_pending
         return Pace(None if pending is None else pending * size, definition.rate_limit, finished)

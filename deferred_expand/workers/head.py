@@ -23,7 +23,8 @@ from deferred_expand.committing.store import StreamStore
 from deferred_expand.exceptions import ItemsRemoved, StreamError, TooManyItemsFailed
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent, Failure
-from deferred_expand.triggers.failing_fast import count_failed, require_few_failed_items
+from deferred_expand.triggers.counts import count_failed
+from deferred_expand.triggers.failing_fast import require_few_failed_items
 from deferred_expand.workers.arguments import SourceArguments
 from deferred_expand.workers.opener import error_of
 from deferred_expand.workers.reader import come_back_unless_over
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from deferred_expand.airflow_internals.sdk import BaseTrigger
     from deferred_expand.definition import StreamDefinition
+    from deferred_expand.streams.commit_log import Commit
     from deferred_expand.streams.ref import StreamRef
 
 
@@ -47,6 +49,7 @@ class StreamHeadOperator(SourceArguments):
     """
 
     template_fields: Sequence[str] = ("source_kwargs",)
+    _itself = "the instance with map index 0"
 
     def __init__(
         self,
@@ -83,7 +86,9 @@ class StreamHeadOperator(SourceArguments):
             self.log.info("A new try: the stream goes on after item %d", log.items)
             begun = replace(begun, failure=None, failed_try=None)
         if self._definition.tolerance is not None and (log.failed_before or (0, 0))[0] != wait.try_number:
-            begun = replace(begun, failed_before=(wait.try_number, count_failed(wait.ref)))
+            begun = replace(
+                begun, failed_before=(wait.try_number, count_failed(self._definition, wait.run_id))
+            )
         if begun != log:
             wait.store.write_log(begun)
         return begun
@@ -119,7 +124,7 @@ class StreamHeadOperator(SourceArguments):
             self.log.warning("The stream has gone on without these batches; they are dropped")
             wait.note_refused(log, outcome)
             return self.execute(context)
-        wait.store.write(plan, mapped_length=1 + plan.log.items)
+        self._write(wait, plan)
         self.log.info("Committed %d batch(es): %s", len(outcome.counts), plan.log.describe())
         set_map_index_label(context, plan.log.label)
         # The pass of the scheduler that creates the instances is also the one that shows which of
@@ -127,6 +132,9 @@ class StreamHeadOperator(SourceArguments):
         if outcome.counts or (plan.log.ended and self._definition.materialize != "callback"):
             self._requeue()
         self._go_on(context, wait, plan.log)
+
+    def _write(self, wait: StreamWait, plan: Commit) -> None:
+        wait.store.write(plan, mapped_length=1 + plan.log.items)
 
     def _go_on(self, context: Any, wait: StreamWait, log: CommitLog) -> None:
         set_map_index_label(context, log.label)
@@ -144,7 +152,7 @@ class StreamHeadOperator(SourceArguments):
     def _require_few_failed_items(self, wait: StreamWait, log: CommitLog) -> None:
         _, before = log.failed_before or (0, 0)
         try:
-            require_few_failed_items(self._definition, wait.ref, before)
+            require_few_failed_items(self._definition, wait.run_id, before)
         except TooManyItemsFailed as error:
             self._end_as(Failure.of(error), log.items)
 
@@ -153,8 +161,7 @@ class StreamHeadOperator(SourceArguments):
             self.log.error("The stream failed:\n%s", failure.traceback)
         raise error_of(
             failure,
-            f". {items} item(s) are committed and run; clear the instance with map index 0 to go on "
-            "after them",
+            f". {items} item(s) are committed and run; clear {self._itself} to go on after them",
         )
 
     def _require_all_instances(self, ref: StreamRef, log: CommitLog) -> None:

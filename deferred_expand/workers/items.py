@@ -56,7 +56,8 @@ def read_log(store: StreamStore) -> CommitLog:
 
 class StreamItems(LazySequence[Any]):
     """
-    The committed items of a stream, by map index: item n has map index n, the stream head has 0.
+    The committed items of a stream, by map index: item n has map index n, the stream head has 0; in a task
+    group, which has none, it has n - 1.
 
     Nothing is read before it is asked for, and then one batch at a time.
 
@@ -75,16 +76,17 @@ class StreamItems(LazySequence[Any]):
         return read_log(self._store)
 
     def __len__(self) -> int:
-        return 1 + self._log.items
+        return self._store.ref.heads + self._log.items
 
     def at(self, index: int) -> Any:
         if self._map_index >= len(self):
             # Airflow counts modulo the length (airflow/sdk/definitions/_internal/expandinput.py), which
             # would give the item of another one to an instance that a shorter stream has no item for.
             index = self._map_index
-        if not self._batch.first <= index < self._batch.end:
-            self._batch = self._store.read_batch(self._log, index)
-        return shape_one(decode_item(self._batch.since(index)[0]), self._steps)
+        number = index + 1 - self._store.ref.heads
+        if not self._batch.first <= number < self._batch.end:
+            self._batch = self._store.read_batch(self._log, number)
+        return shape_one(decode_item(self._batch.since(number)[0]), self._steps)
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[n] for n in range(1, len(self)))
+        return (self[n] for n in range(self._store.ref.heads, len(self)))

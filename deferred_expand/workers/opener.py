@@ -6,11 +6,12 @@ import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from deferred_expand import settings
 from deferred_expand.airflow_internals.comms import count_task_instances
 from deferred_expand.airflow_internals.sdk import AirflowFailException, AirflowSkipException
 from deferred_expand.airflow_internals.tasks import MappableValue
 from deferred_expand.committing.store import StreamStore
-from deferred_expand.exceptions import SourceFailed, StreamError
+from deferred_expand.exceptions import MapLengthExceeded, SourceFailed, StreamError
 from deferred_expand.sources.importing import find_function
 from deferred_expand.sources.opening import is_operator
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
@@ -23,6 +24,7 @@ from deferred_expand.workers.waiting import StreamWait
 if TYPE_CHECKING:
     from deferred_expand.airflow_internals.sdk import BaseOperator, BaseTrigger
     from deferred_expand.definition import StreamDefinition
+    from deferred_expand.streams.commit_log import Commit
     from deferred_expand.streams.events import Failure
     from deferred_expand.streams.page import Position
 
@@ -33,6 +35,26 @@ def error_of(failure: Failure, hint: str = "") -> Exception:
         return AirflowSkipException(failure.message)
     message = failure.message + hint
     return AirflowFailException(message) if failure.outcome == "fail" else SourceFailed(message)
+
+
+def describe_stream(definition: StreamDefinition) -> dict[str, Any]:
+    """For those who look at streams, and at what the unmapped task has returned."""
+    described = {"stream_of": str(definition.source), "mapped_task": definition.mapped_task_id}
+    return described if definition.group is None else {**described, "head": definition.group.head_task_id}
+
+
+def require_room(definition: StreamDefinition, run_id: str, plan: Commit) -> None:
+    """:raises MapLengthExceeded: a task group would have more instances than Airflow allows."""
+    if plan.log.items <= settings.max_map_length() or plan.log.items == plan.items_before:
+        return
+    group = definition.group.group_id if definition.group else None
+    raise MapLengthExceeded(
+        f"task group {group!r} of DAG {definition.dag_id!r}, run {run_id!r}, has reached "
+        f"{plan.items_before} item(s) and would have {plan.log.items}, which is more than [core] "
+        "max_map_length allows. What is committed stays. Either raise the setting for workers, API servers "
+        "and triggerers, or let the source give more per item; then clear what has failed, and the stream "
+        "goes on where it was"
+    )
 
 
 class StreamOpener:
@@ -58,12 +80,13 @@ class StreamOpener:
         now, unit = int(time.time()), self._definition.unit.kind
         log = CommitLog(uuid4().hex, position=self._begin(), at=now, unit=unit, opened=now)
         self._wait.store.write_log(log)
-        if ref.mapped_task_id is None:
+        if ref.mapped_task_id is None or self._definition.group is not None:
             for parent in self._definition.parent_refs(self._wait.run_id):
                 come_back_unless_over(StreamStore(parent))
+        if ref.mapped_task_id is None:
             return self._go_on(log, until=None)
         existing = count_task_instances(ref.dag_id, ref.run_id, ref.mapped_task_id)
-        return self._go_on(log, until=existing - 1)
+        return self._go_on(log, until=max(existing - ref.heads, 0))
 
     def _begin(self) -> Position:
         if not self._definition.continue_last_run:
@@ -87,6 +110,8 @@ class StreamOpener:
         if not isinstance(outcome, BatchEvent):
             self._task.defer(trigger=outcome, method_name="commit", kwargs={"until": until})
         plan = plan_commit(log, outcome, self._wait.try_number)
+        if plan is not None and self._definition.group is not None:
+            require_room(self._definition, self._wait.run_id, plan)
         if plan is None:  # committed by the expander, or another triggerer has gone on
             self._wait.note_refused(log, outcome)
             return self._go_on(log, until)
@@ -101,24 +126,45 @@ class StreamOpener:
         brings them back (airflow/models/dagrun.py, ``_revise_map_indexes_if_mapped``). What those
         have returned in the earlier run would still count as results of the mapped task.
         """
-        if log.failure is not None:
+        if log.failure is not None and log.grown is None:
             if log.failure.outcome != "skip":
                 self._task.log.error("The source failed:\n%s", log.failure.traceback)
             raise error_of(log.failure)
-        if not log.ended and (until is None or log.items < until):
-            if until is not None:
+        if not self._is_far_enough(log, until):
+            if until and log.grown is None:
                 self._task.log.info("%d of %d items of the earlier run are there again", log.items, until)
+            self._wait.until = max(1, until or 0)
             return self._take(log, self._wait.go_on(log), until)
         if log.ended:
             self._wait.store.delete_left(log)
-        self._wait.store.forget_results(log.items + 1, until or 0)
-        stream = {
-            "stream_of": str(self._definition.source),
-            "mapped_task": self._definition.mapped_task_id,
-        }
-        self._wait.store.write_down(stream)
-        items = f"are read by a task that is given {self._definition.task_id!r}.output"
-        return MappableValue({**stream, "items": items}, mapped_length=1 + log.items)
+        definition, store = self._definition, self._wait.store
+        tasks = (definition.mapped_task_id,) if definition.group is None else definition.group.task_ids
+        store.forget_results(log.items + 1, until or 0, [task for task in tasks if task is not None])
+        stream = describe_stream(definition)
+        store.write_down(stream)
+        items = f"are read by a task that is given {definition.task_id!r}.output"
+        return MappableValue({**stream, "items": items}, mapped_length=self._length(log))
+
+    def _is_far_enough(self, log: CommitLog, until: int | None) -> bool:
+        if log.ended and (log.grown is None or not log.is_behind):
+            return True
+        if self._definition.group is None:
+            return until is not None and log.items >= until
+        # With a failure, too, what is committed shall run; the head goes on from there.
+        return log.grown is not None and (log.grown >= max(1, until or 0) or log.failure is not None)
+
+    def _length(self, log: CommitLog) -> int:
+        group = self._definition.group
+        if group is None:
+            return 1 + log.items
+        if log.grown is None:
+            self._task.log.info(
+                "Task group %r has not grown with the stream: Airflow expands it now. It grows where an "
+                "expander is at work on a database with row locks, unless materialize='callback' or the "
+                "stream is walked on workers",
+                group.group_id,
+            )
+        return log.items if log.grown is None else log.grown
 
     def _say_where_hops_run(self) -> None:
         definition = self._definition

@@ -54,6 +54,8 @@ class StreamWait:
         self._source_kwargs = source_kwargs
         self._for_head = for_head
         self._context = context
+        self.until = 1
+        """For how many items a task group has instances when the unmapped task is done."""
 
     def go_on(self, log: CommitLog, sealed_anew: float | None = None) -> BaseTrigger | BatchEvent:
         """
@@ -74,6 +76,7 @@ class StreamWait:
             failed,
             sealed_anew,
             self._dag_file() if self._definition.in_dag_file else None,
+            self.until,
         )
         return trigger_for(expansion, self._source_kwargs, carry(self._context), self._task.get_dag())
 

@@ -167,7 +167,9 @@ class _Opener(WalkOpener):
         super().__init__(expansion, source.open, resumable=source.takes_cursor)
         self._triggerer = triggerer
 
-    def open(self, committed: CommitLog, *, limited: bool = True, waited: float = 0.0) -> Walk:
-        walk = super().open(committed, limited=limited, waited=waited)
+    def open(
+        self, committed: CommitLog, *, limited: bool = True, items_run: bool = True, waited: float = 0.0
+    ) -> Walk:
+        walk = super().open(committed, limited=limited, items_run=items_run, waited=waited)
         self._triggerer.writers.add(walk.writer)
         return walk

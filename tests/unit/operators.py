@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from airflow.sdk.exceptions import TaskDeferred
 
 
+class ValueOperator(BaseOperator):
+    """Returns what it is given."""
+
+    template_fields = ("value",)
+
+    def __init__(self, *, value: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.value = value
+
+    def execute(self, context: Context) -> Any:
+        return self.value
+
+
 class TellTrigger(BaseTrigger):
     """Sends one event; or raises, wants to exit, sends none, takes forever, ends the task."""
 

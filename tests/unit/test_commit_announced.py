@@ -45,7 +45,8 @@ def commit(airflow: MemoryAirflow, *, may_end: bool) -> Committed | None:
 
 
 def announce(expander: str, *counts: int, ended: bool = False) -> None:
-    STORE.announce(Announcement(expander, "users", 0.0, BatchEvent("s", "w", 0, counts, START, ended=ended)))
+    event = BatchEvent("s", "w", 0, counts, START, ended=ended)
+    STORE.announce(Announcement(expander, "users", 0.0, event), STORE.ref.walker)
 
 
 def test_what_is_announced_to_another_triggerers_expander_is_left_alone(airflow: MemoryAirflow) -> None:
@@ -97,7 +98,7 @@ def test_who_announces_what_another_walk_has_given_is_noted(airflow: MemoryAirfl
     announce("here", 3)
     commit(airflow, may_end=True)
     event = BatchEvent("s", "late", 0, (2, 2), START)
-    STORE.announce(Announcement("here", "users", 0.0, event))
+    STORE.announce(Announcement("here", "users", 0.0, event), STORE.ref.walker)
     assert commit(airflow, may_end=True) is None
     log = STORE.read_log()
     assert log is not None

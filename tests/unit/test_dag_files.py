@@ -111,6 +111,8 @@ with DAG("dag", schedule=None):
 
 
 class Walked:
+    given = 0
+
     def __init__(self) -> None:
         self.heard = self.hurried = 0
 
@@ -158,7 +160,7 @@ class Bundle:
     ) -> AsyncGenerator[Page, None]:
         def order(folder: str) -> WalkOrder:
             return WalkOrder(
-                folder, "mine", file, definition, "run", 1, write(pack(arguments)), cursor, 0, True
+                folder, "mine", file, definition, "run", 1, write(pack(arguments)), cursor, 0, 1, True
             )
 
         opened = self.processes.walk(

@@ -82,5 +82,5 @@ def test_a_stream_made_of_others_names_them_as_they_are_when_the_dag_is_complete
     EchoOperator.partial(task_id="pairs").expand(value=both)
     EchoOperator.partial(task_id="ones").expand(value=streams[1].output)
     arrived = far_away(both.stream)
-    assert arrived.parents == (("a", None), ("b", "ones"))
+    assert arrived.parents == (("a", None, None), ("b", "ones", None))
     assert [ref.run_id for ref in arrived.parent_refs("today")] == ["today", "today"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, task, task_group
+from airflow.sdk import DAG, task
 from airflow.serialization.serialized_objects import DagSerialization
 
 from deferred_expand import DefinitionError
@@ -46,15 +46,6 @@ from tests.unit.graphs import stream
 def test_wrong_arguments(dag: DAG, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(DefinitionError, match=f"DAG 'my_dag', task 'users': .*{message}"):
         stream(**arguments)
-
-
-def test_a_task_group_expanded_over_a_stream(dag: DAG) -> None:
-    @task_group
-    def group(x: Any) -> None:
-        EchoOperator(task_id="echo", value=x)
-
-    with pytest.raises(DefinitionError, match="task group 'group' .* a group cannot grow. Expand a task"):
-        group.expand(x=stream().output)
 
 
 @pytest.mark.parametrize("limit", ["max_active_tis_per_dag", "max_active_tis_per_dagrun"])

@@ -123,7 +123,7 @@ def open_stream(expander: Expander, board: CommitBoard, *, ended: bool) -> Strea
     store = StreamStore(StreamRef(DAG_ID, RUN_ID, "users", "insert"))
     store.write_log(CommitLog("s"), mapped_length=1)
     event = BatchEvent("s", "w", 0, (3,), START, ended=ended, at=AT)
-    store.announce(Announcement(board.id, "users", 0.0, event))
+    store.announce(Announcement(board.id, "users", 0.0, event), store.ref.walker)
     expander._look()
     return store
 

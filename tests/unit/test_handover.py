@@ -13,16 +13,17 @@ import pytest
 from deferred_expand.committing.board import CommitBoard
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import Announcement, Checkpoint
-from deferred_expand.streams.ref import StreamRef
+from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.handover import ExpanderHandover, Overtaken
 from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk
+from tests.unit.test_persisted_forms import DEFINITION
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 pytestmark = pytest.mark.asyncio
 
-REF = StreamRef("dag", "run", "users", "insert")
+EXPANSION = Expansion(DEFINITION, "run", "s", for_head=True)
 
 
 @dataclass
@@ -60,11 +61,11 @@ class MemoryExpander:
                 plan = plan_commit(self.log, event, 1)
                 if plan is not None:
                     self.log = plan.log
-                    self.board.note_commit(REF.board_name)
+                    self.board.note_commit(EXPANSION.board_name)
 
     def handover(self, **options: Any) -> ExpanderHandover:
         given = {"most_items": 1000, "patience": 0.5, **options}
-        return ExpanderHandover(self.board, REF, self.announce, self.read_log, **given)
+        return ExpanderHandover(self.board, EXPANSION, self.announce, self.read_log, **given)
 
 
 async def test_it_follows_until_the_end_is_committed() -> None:
@@ -177,11 +178,11 @@ async def test_a_walk_that_was_overtaken_stops() -> None:
     expander = MemoryExpander(log=other, heed=lambda announcement: False)
     walk = make_walk(PagedNumbers(), MemoryStager(), Checkpoint("s"), batch_size=5)
     walk.start()
-    expander.board.note_commit(REF.board_name)
+    expander.board.note_commit(EXPANSION.board_name)
     async with expander.at_work():
         handing_over = asyncio.create_task(expander.handover(patience=math.inf).run(walk))
         await asyncio.sleep(0.2)
-        expander.board.note_commit(REF.board_name)
+        expander.board.note_commit(EXPANSION.board_name)
         with pytest.raises(Overtaken):
             await asyncio.wait_for(handing_over, 5)
     await walk.close()

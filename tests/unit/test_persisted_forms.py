@@ -13,7 +13,7 @@ import pytest
 
 from deferred_expand import SourceRetry
 from deferred_expand.airflow_internals.sdk import redact
-from deferred_expand.definition import StreamDefinition
+from deferred_expand.definition import ExpandedGroup, StreamDefinition
 from deferred_expand.shaping.steps import NamedStep
 from deferred_expand.sources.dag_file import DagFile
 from deferred_expand.sources.importing import DagPlace, ImportPath
@@ -36,7 +36,7 @@ DEFINITION = StreamDefinition(
     in_dag_file=False,
     resumable=True,
     takes_context=False,
-    parents=(("a", "insert_a"), ("b", None)),
+    parents=(("a", "insert_a", None), ("b", None, None), ("c", "g.last", "c.stream")),
     mapped_task_id="insert",
     steps=(NamedStep("map", ImportPath("tests.e2e.sources:times_ten")),),
     item_steps=(NamedStep("map", DagPlace("dag", "users", 1, "<lambda>")),),
@@ -55,13 +55,14 @@ DEFINITION = StreamDefinition(
     unit=Unit("window", 500, 60.0),
     max_duration=3600.0,
     continue_last_run=True,
+    group=ExpandedGroup("g", "users.stream", ("g.first", "g.last"), ("g.last",)),
 )
 EVENT = BatchEvent(
     "s", "w", 4, (3, 1), POSITION, failure=Failure("broke", "Traceback"), waited=12.5, at=1700000000
 )
 FORMS: dict[str, Any] = {
     "batch_event": EVENT,
-    "announcement": Announcement("board", "users", 1700000000.5, EVENT),
+    "announcement": Announcement("board", "users", 1700000000.5, EVENT, "g"),
     "commit_log": CommitLog(
         "s",
         66,
@@ -76,6 +77,7 @@ FORMS: dict[str, Any] = {
         waited=(2, 12.5),
         at=1700000000,
         opened=1699999000,
+        grown=80,
     ),
     "expansion": Expansion(
         DEFINITION,
@@ -85,6 +87,7 @@ FORMS: dict[str, Any] = {
         failed_before=1,
         sealed_anew=1700000001.5,
         dag_file=DagFile("dags", "5f1a", "team/users.py"),
+        until=300,
     ),
 }
 

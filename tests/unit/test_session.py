@@ -59,7 +59,7 @@ async def test_a_walk_goes_on_with_the_time_that_its_try_has_waited(
     opener = session._opener = Mock(open=Mock(side_effect=LookupError))
     with pytest.raises(LookupError):
         await session.walk_on(try_number)
-    assert opener.open.call_args.kwargs == {"waited": waited}
+    assert opener.open.call_args.kwargs == {"waited": waited, "items_run": True}
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,51 @@
+"""The stream head beside a task group, which is an unmapped task of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deferred_expand.streams.events import BatchEvent
+from deferred_expand.workers.head import StreamHeadOperator
+from deferred_expand.workers.opener import describe_stream, require_room
+
+if TYPE_CHECKING:
+    from deferred_expand.airflow_internals.sdk import BaseTrigger
+    from deferred_expand.streams.commit_log import Commit, CommitLog
+    from deferred_expand.streams.ref import StreamRef
+    from deferred_expand.workers.waiting import StreamWait
+
+
+class GroupHeadOperator(StreamHeadOperator):
+    """
+    Walks the stream on from the group's first instances to its end; until then what follows the group waits.
+
+    It commits no batch: the expander does, which makes the group's instances. What the scheduler makes of a
+    greater length it starts without looking at dependencies (airflow/models/dagrun.py,
+    ``_revise_map_indexes_if_mapped``).
+    """
+
+    _itself = "this task"
+    ui_color = "#e8f0fe"
+
+    def execute(self, context: Any) -> None:
+        self._wait(context).store.write_down(describe_stream(self._definition))
+        super().execute(context)
+
+    def _take(
+        self, context: Any, wait: StreamWait, log: CommitLog, outcome: BaseTrigger | BatchEvent
+    ) -> None:
+        if isinstance(outcome, BatchEvent) and outcome.counts:
+            self.log.warning("Only an expander can commit these batches; they are left to one")
+        super()._take(context, wait, log, outcome)
+
+    def _write(self, wait: StreamWait, plan: Commit) -> None:
+        require_room(self._definition, wait.run_id, plan)
+        wait.store.write(plan)
+
+    def _go_on(self, context: Any, wait: StreamWait, log: CommitLog) -> None:
+        if log.ended and log.grown is not None and log.is_behind:
+            return self._take(context, wait, log, wait.go_on(log))
+        return super()._go_on(context, wait, log)
+
+    def _require_all_instances(self, ref: StreamRef, log: CommitLog) -> None:
+        """The expander makes them in the transaction that says so."""
