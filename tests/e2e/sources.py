@@ -159,6 +159,21 @@ async def search(
             best = max(best, result["value"] or 0)
 
 
+async def tries_until_large(results: AsyncIterator[list[int]]) -> AsyncIterator[int]:
+    """Three numbers at a time, until what was made of one of them is above 20."""
+    best, tried = 0, 0
+    while best <= 20:
+        for number in range(tried, tried + 3):
+            yield number
+        tried += 3
+        async for result in results:
+            best = max(best, result[0])
+
+
+def as_x(number: int) -> dict[str, int]:
+    return {"x": number}
+
+
 def is_even(number: int) -> bool:
     return number % 2 == 0
 
