@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -20,14 +20,14 @@ from airflow.models.taskmap import TaskMap
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, BaseOperator
+from airflow.sdk import DAG, BaseOperator, task_group
 from airflow.serialization.definitions.dag import SerializedDAG
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.db import synchronize_log_template
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from deferred_expand.airflow_internals.heads import Head, announced_heads
 from deferred_expand.airflow_internals.mapping import spare_workers
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 TRIGGERER = 1  # id of its job
 USERS, INSERT, RUN_ID = "users", "insert", "run"
+GROUP_TASKS = ("one", "two", "three")
 
 
 @contextmanager
@@ -170,6 +171,95 @@ class OpenStream:
         chosen = select(table).where(*items)
         with create_session() as session:
             return [dict(row) for row in session.execute(chosen.order_by(table.c.map_index)).mappings()]
+
+
+@dataclass(frozen=True)
+class OpenGroup:
+    """A stream over which a group of three tasks is expanded; its head is deferred, as above."""
+
+    dag_id: str
+
+    @classmethod
+    def begin(cls, dag_id: str, items: int = 0, **default_args: Any) -> OpenGroup:
+        """
+        :param items: that are committed.
+        :param default_args: of the group's tasks.
+        """
+        with DAG(dag_id, schedule=None, is_paused_upon_creation=False) as dag:
+            users = EmptyOperator(task_id=USERS)
+            users >> EmptyOperator(task_id=f"{USERS}.stream")
+
+            @task_group(default_args=default_args)
+            def group(x: Any) -> None:
+                one, two, three = (EchoOperator(task_id=name, value=x) for name in GROUP_TASKS)
+                one >> two >> three
+
+            group.expand(x=users.output)
+        stream = cls(dag_id)
+        with create_session() as session:
+            run = begin_run(dag, session)
+            for task_id, state in ((USERS, "success"), (f"{USERS}.stream", "deferred")):
+                instance = run.get_task_instance(task_id, session=session)
+                assert instance is not None
+                instance.state, instance.try_number = TaskInstanceState(state), 1
+            assert instance is not None
+            trigger = Trigger(classpath="a.b", kwargs={})
+            trigger.triggerer_id = TRIGGERER
+            session.add(trigger)
+            session.flush()
+            instance.trigger_id = trigger.id
+            write_xcom(session, run, LOG_KEY, USERS, -1, CommitLog("stream", items=items).to_json())
+            event = BatchEvent.empty("stream")
+            announcement = Announcement("board", USERS, 0.0, event, "group").to_json()
+            write_xcom(session, run, ANNOUNCEMENT_KEY, instance.task_id, -1, announcement)
+        return stream
+
+    def commit(self, items: int) -> None:
+        """So many are, in all."""
+        log = replace(self.log(), items=items)
+        with create_session() as session:
+            write_xcom(session, self.run(session), LOG_KEY, USERS, -1, log.to_json())
+
+    def log(self) -> CommitLog:
+        with create_session() as session:
+            key = (XComModel.dag_id == self.dag_id, XComModel.key == LOG_KEY)
+            return CommitLog.from_json(session.scalar(select(XComModel.value).where(*key)) or {})
+
+    def head(self) -> Head:
+        with create_session() as session:
+            heads = announced_heads(session, TRIGGERER, ANNOUNCEMENT_KEY)
+            return next(head for head in heads if head.dag_id == self.dag_id)
+
+    def run(self, session: Session) -> DagRun:
+        found: DagRun = session.scalars(select(DagRun).where(DagRun.dag_id == self.dag_id)).one()
+        return found
+
+    def length(self) -> int | None:
+        with create_session() as session:
+            key = (TaskMap.dag_id == self.dag_id, TaskMap.task_id == USERS)
+            return session.scalar(select(TaskMap.length).where(*key))
+
+    def states(self) -> dict[str, dict[int, str | None]]:
+        """Of each of the group's tasks, by map index."""
+        found: dict[str, dict[int, str | None]] = {name: {} for name in GROUP_TASKS}
+        with create_session() as session:
+            columns = (TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state)
+            of_group = (TaskInstance.dag_id == self.dag_id, TaskInstance.task_id.startswith("group."))
+            for task_id, index, state in session.execute(select(*columns).where(*of_group)):
+                found[task_id.removeprefix("group.")][index] = state
+        return found
+
+    def set_state(self, task: str, index: int, state: str | None) -> None:
+        with create_session() as session:
+            session.execute(
+                update(TaskInstance)
+                .where(
+                    TaskInstance.dag_id == self.dag_id,
+                    TaskInstance.task_id == f"group.{task}",
+                    TaskInstance.map_index == index,
+                )
+                .values(state=state)
+            )
 
 
 def write_xcom(session: Session, run: DagRun, key: str, task_id: str, map_index: int, value: Any) -> None:

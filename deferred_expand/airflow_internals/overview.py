@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,11 @@ class StreamFound:
     triggerer_id: int | None = None
     items: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def mapped_task_id(self) -> str | None:
+        """Whose instances are the items'; of a task group, the task whose results count."""
+        return self.written["mapped_task"] if self.written else None
+
 
 def find_streams(
     session: Session, keys: tuple[str, str], dag_id: str | None = None, run_id: str | None = None
@@ -79,7 +84,10 @@ def find_streams(
 
 def _head(stream: StreamFound) -> tuple[str, int]:
     """As the unmapped task has written down when it was done; it waits itself before."""
-    mapped = stream.written["mapped_task"] if stream.written else None
+    written = stream.written or {}
+    if beside_group := written.get("head"):
+        return beside_group, -1
+    mapped = written.get("mapped_task")
     return (mapped, 0) if mapped else (stream.task_id, -1)
 
 
@@ -101,16 +109,18 @@ def _look_at_heads(session: Session, found: list[StreamFound]) -> None:
 def _count_items(session: Session, found: list[StreamFound]) -> None:
     key = (TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id)
     of_key: dict[Any, StreamFound] = {
-        (stream.dag_id, stream.run_id, stream.head[0]): stream for stream in found
+        (stream.dag_id, stream.run_id, stream.mapped_task_id): stream for stream in found
     }
+    first = (TaskInstance.map_index == 0).label("first")
     query = (
-        select(*key, TaskInstance.state, func.count())
-        .where(tuple_(*key).in_(list(of_key)), TaskInstance.map_index > 0)
-        .group_by(*key, TaskInstance.state)
+        select(*key, first, TaskInstance.state, func.count())
+        .where(tuple_(*key).in_(list(of_key)), TaskInstance.map_index >= 0)
+        .group_by(*key, first, TaskInstance.state)
     )
-    counts: dict[Any, dict[str, int]] = defaultdict(dict)
-    for *row, state, count in session.execute(query):
-        counts[tuple(row)][state or "none"] = count
+    counts: dict[Any, dict[str, int]] = defaultdict(Counter)
+    for *row, is_first, state, count in session.execute(query):
+        if not (is_first and of_key[tuple(row)].head[1] == 0):  # which is the head
+            counts[tuple(row)][state or "none"] += count
     for stream_key, items in counts.items():
         of_key[stream_key].items = items
 

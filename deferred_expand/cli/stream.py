@@ -27,6 +27,7 @@ class Stream:
     task_id: str
     log: CommitLog
     head: tuple[str, int]
+    mapped_task_id: str | None
     head_state: str | None
     started: datetime | None
     walked_by: str
@@ -42,6 +43,7 @@ class Stream:
             task_id=found.task_id,
             log=CommitLog.from_json(found.log),
             head=found.head,
+            mapped_task_id=found.mapped_task_id,
             head_state=found.state,
             started=found.started,
             walked_by=_who(found),
@@ -57,11 +59,6 @@ class Stream:
     @property
     def items(self) -> int:
         return self.log.items
-
-    @property
-    def mapped_task_id(self) -> str | None:
-        task_id, map_index = self.head
-        return task_id if map_index == 0 else None
 
     @property
     def state(self) -> str:

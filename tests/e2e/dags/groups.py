@@ -68,9 +68,14 @@ with DAG("grows_as_many", schedule=None, params={"count": Param("", type="string
     )
     collect(chain.expand(x=as_many.output))
 
-with DAG("grows_too_long", schedule=None):
-    too_many = stream(source=sources.numbers, source_kwargs={"count": 70}, batch_size=50)
-    collect(chain.expand(x=too_many.output))
+
+@task_group
+def nothing(x: Any) -> None:
+    EmptyOperator(task_id="first") >> EmptyOperator(task_id="last")
+
+
+with DAG("grows_too_long", schedule=None, params=PARAMS):
+    nothing.expand(x=stream().output)
 
 with DAG("grows_fails", schedule=None, params=PARAMS):
     fails = stream(source=sources.breaks_after, source_kwargs={"count": 3}, source_retries=0)

@@ -9,7 +9,7 @@ import pytest
 
 from deferred_expand.testing.local_airflow import wait_until
 from tests.e2e.cluster import TRIGGERERS, assigned_to, signal_all, start
-from tests.e2e.runs import Run
+from tests.e2e.runs import MAX_MAP_LENGTH, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,8 @@ def test_no_more_are_open_than_may_be(cluster: Cluster, tmp_path: Path) -> None:
         nonlocal most
         states = run.states("chain.tell")
         most = max(most, len(states) - states.count("success"))
-        return cluster.api("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}")["state"] != "running"
+        state = cluster.api("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}")["state"]
+        return bool(state in ("success", "failed"))
 
     wait_until("the run is over", over, 240)
     assert run.wait() == "success"
@@ -179,12 +180,17 @@ def test_a_source_that_fails_leaves_what_it_has_given(cluster: Cluster) -> None:
     assert run.states("collect") == ["upstream_failed"]
 
 
-def test_a_stream_that_is_too_long_says_so(cluster: Cluster) -> None:
-    run = give(cluster, "grows_too_long")
+def test_a_stream_that_is_too_long_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    run, gates = start(cluster, "grows_too_long", tmp_path)
+    gates.open(MAX_MAP_LENGTH)
+    done = ["success"] * MAX_MAP_LENGTH
+    wait_until("all that may be are done", lambda: run.states("nothing.last") == done, 120)
+    gates.open(1)
     assert run.wait() == "failed"
-    assert run.states("chain.tell") == ["success"] * 50
-    log = run.log("users.stream")
-    assert "would have 70, which is more than [core] max_map_length" in log
+    assert run.states("nothing.last") == done
+    assert run.states("users.stream") == ["failed"]
+    wanted = f"would have {MAX_MAP_LENGTH + 1}, which is more than [core] max_map_length"
+    assert wanted in run.log("users.stream")
 
 
 @pytest.mark.long
