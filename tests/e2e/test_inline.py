@@ -53,6 +53,8 @@ def inline(api: PagedApi, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "parent_fails": {},
         "search": {},
         "in_the_dag_file": {},
+        "grows_numbers": {},
+        "grows_in_a_loop": {},
         "context_of_a_source": {"who": "all"},
     }
     if has_state_store():
@@ -152,6 +154,12 @@ def test_failures_of_parents_inline(inline: dict[str, dict[str, Any]]) -> None:
 
 def test_a_loop_runs_inline(inline: dict[str, dict[str, Any]]) -> None:
     assert inline["search"]["result"] == list(range(9))
+
+
+def test_a_task_group_is_expanded_at_the_end_inline(inline: dict[str, dict[str, Any]]) -> None:
+    assert inline["grows_numbers"]["result"] == [[3 * n, 2 * n, 3 * n] for n in range(4)]
+    assert inline["grows_numbers"]["state"] == "success"
+    assert inline["grows_in_a_loop"]["state"] == "failed"
 
 
 def test_sources_of_the_dag_file(inline: dict[str, dict[str, Any]]) -> None:

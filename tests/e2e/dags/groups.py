@@ -59,6 +59,9 @@ with_chain("grows_callback", materialize="callback")
 with_chain("grows_pending", max_pending=4, batch_size=2)
 with_chain("grows_retried", retries=2, retry_delay=timedelta(0))
 
+with DAG("grows_numbers", schedule=None):
+    collect(chain.expand(x=stream(source=sources.numbers, source_kwargs={"count": 4}).output))
+
 with DAG("grows_as_many", schedule=None, params={"count": Param("", type="string")}):
     as_many = stream(
         source=sources.as_many_as,
