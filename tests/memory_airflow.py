@@ -156,17 +156,24 @@ class SchedulerPass:
     (airflow/models/dagrun.py, ``_revise_map_indexes_if_mapped``).
     """
 
-    def __init__(self, airflow: MemoryAirflow, unmapped_task_id: str, mapped_task_id: str) -> None:
+    def __init__(self, airflow: MemoryAirflow, unmapped_task_id: str, *mapped_task_ids: str) -> None:
         self._airflow = airflow
-        self._mapped_task_id = mapped_task_id
-        self._length = airflow.tables.lengths[unmapped_task_id]
+        self._mapped_task_ids = mapped_task_ids
+        self._length = airflow.tables.lengths.get(unmapped_task_id, 0)
         self._changes: dict[tuple[str, int], str | None] | None = None
 
     def read_indexes(self) -> None:
-        existing = {i for task, i in self._airflow.tables.instances if task == self._mapped_task_id}
-        surplus: dict[int, str | None] = dict.fromkeys(existing - set(range(self._length)), "removed")
-        missing: dict[int, str | None] = dict.fromkeys(set(range(self._length)) - existing)
-        self._changes = {(self._mapped_task_id, i): state for i, state in {**surplus, **missing}.items()}
+        self._changes = {}
+        for task_id in self._mapped_task_ids:
+            existing = {i for task, i in self._airflow.tables.instances if task == task_id}
+            surplus: dict[int, str | None] = dict.fromkeys(existing - set(range(self._length)), "removed")
+            missing: dict[int, str | None] = dict.fromkeys(set(range(self._length)) - existing)
+            self._changes |= {(task_id, i): state for i, state in {**surplus, **missing}.items()}
+
+    @property
+    def changes(self) -> dict[tuple[str, int], str | None]:
+        """What it has found to change, if it has read the indexes."""
+        return self._changes or {}
 
     def commit(self) -> None:
         if self._changes is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import product
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from tests.memory_airflow import MemoryAirflow
+
+
+GROUP_TASKS = ("group.one", "group.two", "group.three")
 
 
 class MemorySession:
@@ -56,6 +60,9 @@ class MemorySession:
         known = {**self.airflow.tables.lengths, **self._lengths}
         if task_id in known:
             self._lengths[task_id] = max(length, known[task_id])
+
+    def set_length(self, task_id: str, length: int) -> None:
+        self._lengths[task_id] = max(length, self.airflow.tables.lengths.get(task_id, 0))
 
     def commit(self) -> None:
         self.airflow.step()
@@ -152,16 +159,41 @@ class MemoryRecords:
         return len(removed)
 
 
-def announced_heads(task_id: str, session: MemorySession, triggerer_id: int, key: str) -> list[Head]:
-    """:param task_id: of the mapped task."""
+class MemoryGroupRecords(MemoryRecords):
+    """Implements :class:`~deferred_expand.airflow_internals.groups.GroupRecords`."""
+
+    made = 0
+
+    def tasks_in(self, run: Any, group_id: str) -> int:
+        return len(GROUP_TASKS)
+
+    def grow_group(self, run: Any, task_id: str, group_id: str, first: int, last: int) -> None:
+        self._session.statement()
+        self._session.set_length(task_id, last)
+        for task, index in product(GROUP_TASKS, range(first, last)):
+            if (task, index) not in self._session.instances:
+                self._session.set_state((task, index), None)
+                self.made += 1
+
+
+def announced_heads(
+    task_id: str,
+    session: MemorySession,
+    triggerer_id: int,
+    key: str,
+    map_index: int = 0,
+    group_id: str | None = None,
+) -> list[Head]:
+    """:param task_id: of the head."""
     session.statement()
     tables = session.airflow.tables
-    row, written = tables.head, tables.written.get((task_id, 0, key))
-    if written is None or not _is_deferred_in(triggerer_id, task_id, session):
+    row, written = tables.head, tables.written.get((task_id, map_index, key))
+    if written is None or not _is_deferred_in(triggerer_id, task_id, session, map_index):
         return []
     assert row.trigger_id is not None
     at = EPOCH + timedelta(seconds=written)
-    return [Head(row.id, DAG_ID, RUN_ID, task_id, 0, row.try_number, row.trigger_id, None, at)]
+    place = (DAG_ID, RUN_ID, task_id, map_index)
+    return [Head(row.id, *place, row.try_number, row.trigger_id, None, at, group_id)]
 
 
 def heads_with_removed_items(task_id: str, session: MemorySession, triggerer_id: int) -> set[Any]:
@@ -173,14 +205,16 @@ def heads_with_removed_items(task_id: str, session: MemorySession, triggerer_id:
     return {session.airflow.tables.head.id} if "removed" in items else set()
 
 
-def states_of(task_id: str, session: MemorySession, ids: Collection[Any]) -> dict[Any, str | None]:
-    """:param task_id: of the mapped task."""
+def states_of(
+    task_id: str, session: MemorySession, ids: Collection[Any], map_index: int = 0
+) -> dict[Any, str | None]:
+    """:param task_id: of the head."""
     session.statement()
     head = session.airflow.tables.head
-    return {head.id: session.instances[task_id, 0]} if head.id in ids else {}
+    return {head.id: session.instances[task_id, map_index]} if head.id in ids else {}
 
 
-def _is_deferred_in(triggerer_id: int, task_id: str, session: MemorySession) -> bool:
+def _is_deferred_in(triggerer_id: int, task_id: str, session: MemorySession, map_index: int = 0) -> bool:
     tables = session.airflow.tables
     assigned = tables.triggers.get(tables.head.trigger_id or 0)
-    return tables.instances.get((task_id, 0)) == "deferred" and assigned == triggerer_id
+    return tables.instances.get((task_id, map_index)) == "deferred" and assigned == triggerer_id

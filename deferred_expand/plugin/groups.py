@@ -98,6 +98,9 @@ class GroupGrower:
                     self._behind[head.id] = head
             if not self._behind:
                 return
+        self._wake()
+
+    def _wake(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="deferred_expand groups", daemon=True)
             self._thread.start()
@@ -114,9 +117,12 @@ class GroupGrower:
         while not self._stopping:
             self._news.wait(BUSY_LOOK if self._behind else None)
             self._news.clear()
-            for head in self._waiting():
-                if not self._stopping:
-                    self._serve(head, None)
+            self._take_turns()
+
+    def _take_turns(self) -> None:
+        for head in self._waiting():
+            if not self._stopping:
+                self._serve(head, None)
 
     def _waiting(self) -> list[Head]:
         now = time.monotonic()
@@ -136,10 +142,12 @@ class GroupGrower:
             if outcome == "grown":
                 self._behind.pop(head.id, None)
                 self._told.pop(head.id, None)
-            elif outcome == "locked" and wait is None and len(self._in_line) < IN_LINE:
+            waits = outcome == "locked" and wait is None and len(self._in_line) < IN_LINE
+            if waits:
                 self._in_line.add(head.id)
-                threading.Thread(target=self._stand_in_line, args=(head,), daemon=True).start()
-        if outcome == "behind":
+        if waits:
+            threading.Thread(target=self._stand_in_line, args=(head,), daemon=True).start()
+        elif outcome == "behind":
             self._news.set()
 
     def _stand_in_line(self, head: Head) -> None:

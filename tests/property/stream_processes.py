@@ -22,7 +22,6 @@ from deferred_expand.plugin import expander
 from deferred_expand.streams import commit_index
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import BatchEvent
-from deferred_expand.streams.ref import StreamRef
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.workers.head import StreamHeadOperator
 from tests import memory_database
@@ -34,24 +33,28 @@ from tests.property.triggerers import Clock, Triggerer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deferred_expand.definition import StreamDefinition
     from tests.unit.helpers import PagedNumbers
 
 ENTRIES = 3  # of an index page, so that a short stream has several levels of them
 WALK_AHEAD = 12  # items, so that a short walk waits
 USERS, INSERT = "users", "insert"
-REF = StreamRef(DAG_ID, RUN_ID, USERS, INSERT)
-HEAD = (INSERT, 0)
 
 
 class StreamProcesses:
     """
     Triggerers, each with its expander, the workers that run the head, and the scheduler's passes.
 
+    :cvar tasks: whose instances the items have.
+    :cvar head_place: task id and map index of the head.
     :ivar source: what is walked.
     :ivar triggerers: those that run; the last one is given the triggers, the others were taken over
         from and do not know it.
     :ivar sent: batch events of all of them.
     """
+
+    tasks: tuple[str, ...] = (INSERT,)
+    head_place = (INSERT, 0)
 
     def __init__(self) -> None:
         self.patches = pytest.MonkeyPatch()
@@ -67,16 +70,19 @@ class StreamProcesses:
             users = DeferredExpandOperator(
                 task_id=USERS, source=sources.numbers, source_kwargs={"count": 1}, materialize="auto"
             )
-            self.definition = replace(users.definition, mapped_task_id=INSERT, source_retries=0)
-            self.head = StreamHeadOperator(
-                task_id="head", definition=self.definition, source_kwargs={"count": 1}
-            )
+            self.definition = self.define(users.definition)
+            self.head = self.make_head(task_id="head", definition=self.definition, source_kwargs={"count": 1})
         self.triggerers: list[Triggerer] = []
         self.dead: list[Triggerer] = []
         self.trigger_ids = count(1)
         self.sent: list[BatchEvent] = []
         self.resumes_with: BatchEvent | None = None
         self.scheduler: SchedulerPass | None = None
+
+    make_head: Callable[..., StreamHeadOperator] = StreamHeadOperator
+
+    def define(self, definition: StreamDefinition) -> StreamDefinition:
+        return replace(definition, mapped_task_id=INSERT, source_retries=0)
 
     def _install_database(self) -> None:
         self.patches.setattr(expander, "dag_cache", lambda: None)
@@ -89,9 +95,9 @@ class StreamProcesses:
     def open(self, source: PagedNumbers) -> None:
         """What the unmapped task does, and the head's first start."""
         self.source = source
-        self.store = StreamStore(REF)
-        self.store.write_log(CommitLog("s"), mapped_length=1)
-        self.airflow.tables.instances = {(USERS, -1): "success", HEAD: "queued"}
+        self.store = StreamStore(self.definition.ref(RUN_ID))
+        self.store.write_log(CommitLog("s"), mapped_length=self.store.ref.heads or None)
+        self.airflow.tables.instances = {(USERS, -1): "success", self.head_place: "queued"}
         self.start_triggerer(batch_size=3)
         self.let_worker()
 
@@ -108,11 +114,11 @@ class StreamProcesses:
 
     @property
     def head_state(self) -> str | None:
-        return self.airflow.tables.instances[HEAD]
+        return self.airflow.tables.instances[self.head_place]
 
     @head_state.setter
     def head_state(self, state: str | None) -> None:
-        self.airflow.tables.instances[HEAD] = state
+        self.airflow.tables.instances[self.head_place] = state
 
     # -- triggerers -------------------------------------------------------------------------------
 
@@ -183,10 +189,10 @@ class StreamProcesses:
         """Resume the head with an event, or start it, on a worker that may die before it is done."""
         tables = self.airflow.tables
         self.head_state = "running"
-        context = self.airflow.context(map_index=0, try_number=tables.head.try_number)
+        context = self.airflow.context(map_index=self.head_place[1], try_number=tables.head.try_number)
         if event is None:  # the task runner clears what the instance has written
-            tables.xcoms.pop((*HEAD, ANNOUNCEMENT_KEY), None)
-            tables.written.pop((*HEAD, ANNOUNCEMENT_KEY), None)
+            tables.xcoms.pop((*self.head_place, ANNOUNCEMENT_KEY), None)
+            tables.written.pop((*self.head_place, ANNOUNCEMENT_KEY), None)
         self.airflow.dies_after = dies_after
         try:
             if event is None:
@@ -235,12 +241,12 @@ class StreamProcesses:
             self.let_worker(event, dies_after)
         elif self.head_state in ("up_for_retry", "up_for_reschedule"):
             self.scheduler_commits()  # passes over one run follow one another
-            SchedulerPass(self.airflow, USERS, INSERT).commit()
+            SchedulerPass(self.airflow, USERS, *self.tasks).commit()
             self.let_worker(None, dies_after)
 
     def scheduler_begins(self) -> None:
         """It reads the length."""
-        self.scheduler = self.scheduler or SchedulerPass(self.airflow, USERS, INSERT)
+        self.scheduler = self.scheduler or SchedulerPass(self.airflow, USERS, *self.tasks)
 
     def scheduler_reads_indexes(self) -> None:
         if self.scheduler is not None:

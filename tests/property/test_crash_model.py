@@ -11,22 +11,31 @@ beginning of what the source gives; in the end it is all of it, and each item wa
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from deferred_expand.definition import ExpandedGroup
+from deferred_expand.plugin import expander, groups
 from deferred_expand.streams.commit_index import batch_name
 from deferred_expand.streams.events import BatchEvent
-from tests.property.stream_processes import INSERT, StreamProcesses
+from deferred_expand.workers.group_head import GroupHeadOperator
+from tests import memory_database
+from tests.memory_database import GROUP_TASKS
+from tests.property.stream_processes import StreamProcesses
 from tests.unit.helpers import PagedNumbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from deferred_expand.airflow_internals.heads import Head
+    from deferred_expand.definition import StreamDefinition
     from deferred_expand.streams.commit_log import CommitLog
     from tests.property.triggerers import Triggerer
 
@@ -185,11 +194,15 @@ class Stream(StreamProcesses, RuleBasedStateMachine):
 
     @rule()
     def items_run(self) -> None:
-        log = self.log
-        for (task_id, index), state in self.airflow.tables.instances.items():
-            if task_id == INSERT and index and state is None:
-                self.carried.setdefault(index, set()).add(self.store.read_item(log, index))
-                self.airflow.tables.instances[task_id, index] = "success"
+        """In a task group each task of an index once the one before it is done."""
+        log, instances = self.log, self.airflow.tables.instances
+        for (task_id, index), state in instances.items():
+            place = self.tasks.index(task_id) if task_id in self.tasks else 0
+            is_item = task_id in self.tasks and (task_id, index) != self.head_place
+            if is_item and state is None and not (place and instances[self.tasks[place - 1], index] is None):
+                number = index + 1 - self.store.ref.heads
+                self.carried.setdefault(number, set()).add(self.store.read_item(log, number))
+                instances[task_id, index] = "success"
 
     # -- what is promised -------------------------------------------------------------------------
 
@@ -232,9 +245,14 @@ class Stream(StreamProcesses, RuleBasedStateMachine):
         everything = self.source.everything
         assert self.head_state == ("success" if everything else "skipped")
         items = {
-            index: state for (task_id, index), state in self.airflow.tables.instances.items() if index > 0
+            place: state
+            for place, state in self.airflow.tables.instances.items()
+            if place[0] in self.tasks and place != self.head_place
         }
-        assert items == dict.fromkeys(range(1, 1 + len(everything)), "success")
+        heads = self.store.ref.heads
+        assert items == {
+            (task, index): "success" for task in self.tasks for index in range(heads, heads + len(everything))
+        }
         assert self.carried == {number + 1: {number} for number in everything}
         for first, writer in self.log.left:
             assert not self.is_staged(batch_name(first, writer)), "nobody will read it"
@@ -242,8 +260,63 @@ class Stream(StreamProcesses, RuleBasedStateMachine):
         self.what_is_committed_is_the_beginning_of_the_source()
 
 
+class GroupStream(Stream):
+    """The same with a task group, which only expanders make grow, and no pass of the scheduler sees grow."""
+
+    tasks = GROUP_TASKS
+    head_place = ("users.stream", -1)
+    make_head = GroupHeadOperator
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grows = False
+
+    def define(self, definition: StreamDefinition) -> StreamDefinition:
+        group = ExpandedGroup("group", "users.stream", GROUP_TASKS, GROUP_TASKS[-1:])
+        return replace(definition, mapped_task_id=GROUP_TASKS[-1], group=group, source_retries=0)
+
+    def _install_database(self) -> None:
+        super()._install_database()
+        place = {"map_index": -1}
+        for name, more in (("announced_heads", {**place, "group_id": "group"}), ("states_of", place)):
+            found = partial(getattr(memory_database, name), "users.stream", **more)
+            self.patches.setattr(expander, name, found)
+        self.patches.setattr(groups, "locked_run", self.locked_run)
+        self.patches.setattr(groups, "GroupRecords", memory_database.MemoryGroupRecords)
+
+    @contextmanager
+    def locked_run(self, head: Head, wait: float | None) -> Iterator[Any]:
+        if wait is not None:
+            self.scheduler_commits()  # who stands in line comes after it, and before the next
+        if self.scheduler is not None:
+            yield None
+            return
+        self.grows = True
+        try:
+            with self.database.create_session() as session:
+                yield session
+        finally:
+            self.grows = False
+
+    def scheduler_begins(self) -> None:
+        if not self.grows:
+            super().scheduler_begins()
+
+    def scheduler_reads_indexes(self) -> None:
+        super().scheduler_reads_indexes()
+        assert not (self.scheduler and self.scheduler.changes), "what it makes starts unchecked"
+
+    def finish(self, pace: float = 0.1) -> None:
+        self.ends_at_worker = False  # who cannot commit
+        if not self.triggerers[-1].has_expander:
+            self.start_triggerer(batch_size=3)
+        super().finish(pace)
+
+
 TestStream = Stream.TestCase
 TestStream.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestGroupStream = GroupStream.TestCase
+TestGroupStream.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
 @pytest.mark.parametrize("passes_last", range(1, 10))

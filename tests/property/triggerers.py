@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,10 @@ from deferred_expand.committing import board as board_module
 from deferred_expand.committing import stager
 from deferred_expand.committing.board import CommitBoard, install_board
 from deferred_expand.plugin import expander as expander_module
+from deferred_expand.plugin import groups
 from deferred_expand.plugin.expander import Expander
-from deferred_expand.triggers import ending, handover, session, walks
+from deferred_expand.plugin.groups import GroupGrower
+from deferred_expand.triggers import ending, growing, handover, session, walks
 from deferred_expand.triggers.session import StreamSession
 from deferred_expand.triggers.walks import WalkOpener
 from deferred_expand.walking.registry import WalkRegistry
@@ -63,6 +67,16 @@ class _InlineThreads:
         pass
 
 
+class _InlineThreading:
+    """A thread is over when it was started."""
+
+    Event, Lock = threading.Event, threading.Lock
+
+    class Thread:
+        def __init__(self, *, target: Callable[..., None], args: tuple[Any, ...] = (), daemon: bool) -> None:
+            self.start = partial(target, *args)
+
+
 class _Unwatched:
     def watch(self) -> None:
         """Virtual time would look like a loop that stands still."""
@@ -71,7 +85,9 @@ class _Unwatched:
 def install(patches: pytest.MonkeyPatch, clock: Clock) -> None:
     """Let the real parts of triggerers have this clock, and no threads."""
     patches.setenv("AIRFLOW_DISABLE_GREENBACK_PORTAL", "true")
-    for module in (board_module, expander_module, handover):
+    patches.setattr(groups, "threading", _InlineThreading)
+    patches.setattr(GroupGrower, "_wake", lambda grower: None)
+    for module in (board_module, expander_module, handover, groups, growing):
         patches.setattr(module, "time", clock)
     threads = _InlineThreads()
     for module in (session, ending, walks):
@@ -98,7 +114,7 @@ class Triggerer:
         has_expander: bool,
     ) -> None:
         self.id = next(_ids)
-        self.board = CommitBoard()
+        self.board = CommitBoard(grows_groups=True)
         self.expander = Expander(self.id, self.board)
         self.has_expander = has_expander
         self.writers: set[str] = set()
@@ -140,6 +156,7 @@ class Triggerer:
     def look(self) -> None:
         """What the expander's thread does again and again."""
         self.expander._look()
+        self.expander._groups._take_turns()
         self.board.beat()
 
     def close(self) -> None:

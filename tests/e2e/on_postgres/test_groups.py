@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from deferred_expand.testing.local_airflow import wait_until
-from tests.e2e.cluster import TRIGGERERS, assigned_to, signal_all, start
+from tests.e2e.cluster import TRIGGERERS, assigned_to, start
 from tests.e2e.runs import MAX_MAP_LENGTH, Run
 
 if TYPE_CHECKING:
@@ -201,7 +200,7 @@ def test_a_triggerer_that_dies_is_taken_over_from(cluster: Cluster, tmp_path: Pa
     head = cluster.api("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/users.stream")
     name = assigned_to(cluster, head["triggerer_job"]["id"])
     assert name in TRIGGERERS
-    signal_all(cluster, name, signal.SIGKILL)
+    cluster.kill(name)
     gates.open(3)
     wait_for_chains(run, 6)
     cluster.start_component(name)
