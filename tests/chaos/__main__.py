@@ -1,8 +1,8 @@
 """
 Every (process, signal) pair with both committers and three seeds, in a table, and all that can happen
-to a task instance of many items, and to windows and their runs: ``make chaos``.
+to a task instance of many items, to windows and their runs, and to groups that grow: ``make chaos``.
 
-``CHAOS_SEED=n`` runs one seed only, ``CHAOS_OF="items windows"`` some parts of ``streams items windows``.
+``CHAOS_SEED=n`` runs one seed only, ``CHAOS_OF="items windows"`` some of ``streams items windows groups``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos import items, windows
+from tests.chaos import groups, items, windows
 from tests.chaos.deployment import TIME_OUTS, deployment
 from tests.chaos.faults import FAULTS
 from tests.chaos.run import ITEMS, ChaoticRun
@@ -57,14 +57,15 @@ def plan_of_items(seed: int) -> Iterator[tuple[str, list[str]]]:
 def main() -> int:
     console = Console(width=150)
     seeds = [int(os.environ["CHAOS_SEED"])] if "CHAOS_SEED" in os.environ else SEEDS
-    only = os.environ.get("CHAOS_OF", "streams items windows").split()
+    only = os.environ.get("CHAOS_OF", "streams items windows groups").split()
     console.print(f"{ITEMS} items a stream, {items.ITEMS} an instance, seconds: {TIME_OUTS}")
     tables = [
         Table("committer", "seed", "faults: seconds to go on", "lost", "repeated", "ran again", "promise"),
         Table("items", "seed", "faults: seconds to go on", "ran again", "promise"),
         Table("windows", "seed", "faults", "ran again", "promise"),
+        Table("groups", "seed", "faults", "ran again", "promise"),
     ]
-    parts = (("streams", _streams), ("items", _items), ("windows", _windows))
+    parts = (("streams", _streams), ("items", _items), ("windows", _windows), ("groups", _groups))
     broken, began = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder, deployment(Path(folder)) as running:
         for seed in seeds:
@@ -127,6 +128,18 @@ def _windows(running: Deployment, seed: int, folder: Path) -> Iterator[Row]:
             run.outcome.complaints.append(str(error))
         told, ran_again = ", ".join(run.outcome.faults), str(run.outcome.ran_again)
         yield run.outcome.complaints, (committer, str(seed), told, ran_again, _kept(run.outcome.complaints))
+
+
+def _groups(running: Deployment, seed: int, folder: Path) -> Iterator[Row]:
+    faults = list(groups.GROUP_FAULTS)
+    random.Random(f"{seed} groups").shuffle(faults)
+    run = groups.GroupsRun(running, seed)
+    try:
+        run.go(faults)
+    except TimeoutError as error:
+        run.outcome.complaints.append(str(error))
+    told, ran_again = ", ".join(run.outcome.faults), str(run.outcome.ran_again)
+    yield run.outcome.complaints, ("groups", str(seed), told, ran_again, _kept(run.outcome.complaints))
 
 
 def _seconds(faults: Mapping[str, float | None]) -> str:

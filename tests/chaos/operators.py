@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Where the items write: beside Airflow's database, on the same server.
 BOOK = """
     create table written (
-        run_id text, number integer, map_index integer, try integer,
+        run_id text, number integer, map_index integer, try integer, task_id text,
         at timestamptz default clock_timestamp()
     )
 """
@@ -29,7 +29,7 @@ class WriteDownOperator(BaseOperator):
     :param book: the address of the database with the table ``written``.
     """
 
-    template_fields: Sequence[str] = ("book",)
+    template_fields: Sequence[str] = ("book", "number")
 
     def __init__(self, *, number: int, book: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -38,9 +38,9 @@ class WriteDownOperator(BaseOperator):
 
     def execute(self, context: Any) -> None:
         ti = context["ti"]
-        row = (context["run_id"], self.number, ti.map_index, ti.try_number)
+        row = (context["run_id"], self.number, ti.map_index, ti.try_number, ti.task_id)
         with psycopg.connect(self.book) as connection:
-            connection.execute("insert into written values (%s, %s, %s, %s)", row)
+            connection.execute("insert into written values (%s, %s, %s, %s, %s)", row)
         time.sleep(1)  # something to be interrupted
 
 
