@@ -21,6 +21,7 @@ from benchmarks import (
     many_items,
     open_streams,
     resumed_items,
+    sizes,
     walk_only,
     windows,
 )
@@ -49,6 +50,7 @@ PARTS: dict[str, Callable[[int], Any]] = {
     "resumed items": lambda rounds: resumed_items.run(),
     "item streams": item_streams.run,
     "windows": lambda rounds: windows.run(),
+    "sizes": lambda rounds: sizes.run(),
 }
 
 

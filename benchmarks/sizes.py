@@ -1,0 +1,122 @@
+"""How cost grows with the instances of one run: a task, and a group of three, natively and streamed."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from contextlib import ExitStack, closing
+from typing import Any
+
+import psutil
+import psycopg
+
+from benchmarks.deployment import PeakMemory, WatchedAirflow, deployment, wait_until
+from tests.postgres import postgres_server
+
+SIZES = (1_000, 3_000, 10_000)
+PAGES, PAGE_SECONDS = 40, 0.5
+SETTLE = 10.0  # seconds, in which idling is measured
+LONGEST = 900.0  # seconds for a run
+#: What is measured on which database. A native group of 10,000 does not come to an end within LONGEST.
+SHAPES = {
+    "sqlite": ("empty_native", "empty_streamed", "waiting_native", "waiting_streamed"),
+    "postgresql": (
+        "empty_native", "empty_streamed", "waiting_native", "waiting_streamed",
+        "group_native", "group_streamed", "group_pending",
+    ),
+}  # fmt: skip
+
+Measured = dict[str, Any]
+
+
+class Database:
+    """Asked past Airflow, so that asking costs it nothing."""
+
+    def __init__(self, airflow: WatchedAirflow, address: str | None) -> None:
+        self._file, self._address = f"file:{airflow.home}/airflow.db?mode=ro", address
+
+    def made(self, run_id: str) -> int:
+        query = "select count(*) from task_instance where run_id = {} and map_index >= 0"
+        if self._address is None:
+            with closing(sqlite3.connect(self._file, uri=True)) as database:
+                return int(database.execute(query.format("?"), [run_id]).fetchone()[0])
+        with psycopg.connect(self._address) as connection:
+            row = connection.execute(query.format("%s"), [run_id]).fetchone()
+            return int(row[0]) if row else 0
+
+
+def run() -> Measured:
+    found: Measured = {}
+    for kind, shapes in SHAPES.items():
+        with ExitStack() as servers:
+            address, settings = None, {}
+            if kind == "postgresql":
+                server = servers.enter_context(postgres_server())
+                address = server.get_uri()
+                settings = {"database.sql_alchemy_conn": address}
+            airflow = servers.enter_context(deployment(**{"core.max_map_length": "20000", **settings}))
+            database = Database(airflow, address)
+            for size in SIZES:
+                for shape in shapes:
+                    name = f"{kind} {shape} {size:,}"
+                    found[name] = _measure(airflow, database, shape, size)
+                    print(name, found[name], file=sys.stderr, flush=True)
+    return found
+
+
+def _measure(airflow: WatchedAirflow, database: Database, shape: str, size: int) -> Measured:
+    dag_id, tasks = f"sizes_{shape}", 3 if shape.startswith("group") else 1
+    airflow.wait_for_dag(dag_id)
+    idle, began = _cpu(airflow), time.monotonic()
+    time.sleep(SETTLE)
+    idle = {name: (cpu - idle[name]) / (time.monotonic() - began) for name, cpu in _cpu(airflow).items()}
+    loops = airflow.statsd.timings["airflow.scheduler.scheduler_loop_duration"]
+    loops.clear()
+    per_page = size // tasks // PAGES
+    wanted = per_page * PAGES * tasks + (tasks == 1 and not shape.endswith("native"))
+    cpu, began = _cpu(airflow), time.monotonic()
+    with PeakMemory(airflow) as memory:
+        conf = {"pages": PAGES, "per_page": per_page, "page_seconds": PAGE_SECONDS}
+        run_id = airflow.trigger(dag_id, conf)
+        try:
+            wait_until("all are made", lambda: database.made(run_id) >= wanted, LONGEST, every=0.5)
+            made = time.monotonic() - began
+            if shape.startswith("waiting"):
+                time.sleep(SETTLE)
+            else:
+                airflow.wait_for_run(dag_id, run_id, timeout=LONGEST)
+        except TimeoutError:
+            made = float("inf")
+    seconds = time.monotonic() - began
+    spent = {name: after - cpu[name] - idle[name] * seconds for name, after in _cpu(airflow).items()}
+    running = airflow.run_state(dag_id, run_id) not in ("success", "failed")
+    if running:
+        airflow.api("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", json={"state": "failed"})
+    return {
+        "all_made": made,
+        "seconds": seconds,
+        "cpu_ms": {name: 1000 * value / wanted for name, value in spent.items()},
+        "cpu_ms_in_all": 1000 * sum(spent.values()) / wanted,
+        "loop_max_ms": max(loops, default=0.0),
+        "peak_mb": {name: round(peak) for name, peak in memory.peaks.items()},
+        "died": sorted(name for name, process in airflow.processes.items() if process.poll() is not None),
+    }
+
+
+def _cpu(airflow: WatchedAirflow) -> dict[str, float]:
+    """Seconds, of each component with its processes that are there; workers are the scheduler's."""
+    found = {}
+    for name, process in airflow.processes.items():
+        found[name] = 0.0
+        try:
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        except psutil.NoSuchProcess:
+            continue
+        for one in family:
+            try:
+                times = one.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            found[name] += times.user + times.system + times.children_user + times.children_system
+    return found
