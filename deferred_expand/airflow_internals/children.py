@@ -57,11 +57,15 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Child:
-    """:param trouble: what keeps it from running, for people."""
+    """
+    :param trouble: what keeps it from running, for people.
+    :param behind: so many runs of its DAG, which are as many as may be active.
+    """
 
     state: str
     clear_number: int
     trouble: str | None
+    behind: int | None = None
 
 
 def waiting_here(session: Session, triggerer_id: int, key: str) -> list[Waiting]:
@@ -134,14 +138,19 @@ def look_at(session: Session, children: Collection[tuple[str, str]]) -> dict[tup
                 select(func.count()).where(DagRun.dag_id == dag_id, DagRun.state == "running")
             )
         for row in rows:
-            trouble = _trouble(model, str(row.state), running)
-            found[dag_id, row.run_id] = Child(str(row.state), row.clear_number, trouble)
+            state = str(row.state)
+            trouble, behind = _trouble(model), None
+            if trouble is None and state == "queued" and model is not None and running is not None:
+                behind = running if running >= (model.max_active_runs or 0) else None
+            if behind is not None:
+                trouble = f"queued: DAG {dag_id!r} has {behind} runs, as many as its max_active_runs"
+            if state in ("success", "failed"):
+                trouble = None
+            found[dag_id, row.run_id] = Child(state, row.clear_number, trouble, behind)
     return found
 
 
-def _trouble(model: DagModel | None, state: str, running: int | None) -> str | None:
-    if state in ("success", "failed"):
-        return None
+def _trouble(model: DagModel | None) -> str | None:
     if model is None:
         return "its DAG is gone"
     if model.has_import_errors:
@@ -150,8 +159,6 @@ def _trouble(model: DagModel | None, state: str, running: int | None) -> str | N
         return f"DAG {model.dag_id!r} is gone"
     if model.is_paused:
         return f"DAG {model.dag_id!r} is paused"
-    if state == "queued" and running is not None and running >= (model.max_active_runs or 0):
-        return f"queued: DAG {model.dag_id!r} has {running} runs, as many as its max_active_runs"
     return None
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INTERVAL = 2.0  # seconds between two looks
+MOST_WARNED = 1000  # tasks that are remembered
 #: Of an instance that was stopped. Who marks it a success lets its run go on.
 STOPPED = ("failed", "skipped", "upstream_failed", "removed")
 
@@ -40,6 +41,7 @@ class ChildKeeper:
         self._triggerer_id, self._dags = triggerer_id, dags
         self._look_at = 0.0
         self._told: dict[Any, str] = {}  # instance -> the last error logged of it
+        self._warned: set[tuple[str, str, str]] = set()  # tasks whose windows are too many
 
     def look(self) -> None:
         """Now and then: clear what windows that wait here want cleared, and stop what nobody waits for."""
@@ -51,12 +53,27 @@ class ChildKeeper:
             stopped = children.in_states(session, CHILD_KEY, STOPPED)
             found = children.look_at(session, {one.run for one in waiting})
         for one in waiting:
-            if (child := found.get(one.run)) is not None and _needs_something(one, child):
+            if (child := found.get(one.run)) is None:
+                continue
+            if child.behind is not None:
+                self._warn_of(one, child.behind)
+            if _needs_something(one, child):
                 self._try(self._serve, one)
         for one in stopped:
             self._try(self._stop, one)
         seen = {one.id for one in (*waiting, *stopped)}
         self._told = {key: error for key, error in self._told.items() if key in seen}
+
+    def _warn_of(self, waiting: Waiting, runs: int) -> None:
+        """Once for a run of the stream."""
+        place = (waiting.dag_id, waiting.run_id, waiting.task_id)
+        if place not in self._warned:
+            self._warned = {*list(self._warned)[-MOST_WARNED:], place}
+            log.warning(
+                "%s has to wait: DAG %r has %d runs, as many as its max_active_runs. More windows than that "
+                "wait in vain: let max_pending of the stream be no more, or raise max_active_runs",
+                waiting.name, waiting.run[0], runs,
+            )  # fmt: skip
 
     def _try(self, serve: Callable[[children.Session, Waiting], None], waiting: Waiting) -> None:
         """What was not possible is tried again with the next look."""

@@ -152,6 +152,21 @@ def test_what_keeps_it_from_running_is_said_until_it_does(
     assert window.label == "window 1"
 
 
+def test_more_windows_than_may_have_a_run_at_a_time_are_warned_of_once(
+    window: Window, caplog: pytest.LogCaptureFixture
+) -> None:
+    window.set_child("queued")
+    window.tell()
+    with create_session() as session:
+        session.execute(update(DagModel).where(DagModel.dag_id == window.dag_id).values(max_active_runs=0))
+    keeper = ChildKeeper(TRIGGERER, dag_cache())
+    for _ in range(2):
+        keeper._look_at = 0.0
+        keeper.look()
+    (told,) = [record.getMessage() for record in caplog.records if "max_pending" in record.getMessage()]
+    assert f"DAG {window.dag_id!r} has 0 runs, as many as its max_active_runs" in told
+
+
 @pytest.mark.parametrize("state", ["failed", "skipped", "upstream_failed", "removed"])
 def test_the_child_of_one_that_was_stopped_is_and_goes_on_with_all_of_its_rest(
     window: Window, state: str
