@@ -117,13 +117,21 @@ def runs(airflow: LocalAirflow, api: PagedApi, notes: Path) -> dict[str, Run]:
         "takes_too_long": {"notes": str(notes / "takes_too_long")},
         "hangs_between_workers": {},
         "too_long": {},
-        "shaped": {},
-        "nothing_left": {},
-        "skips_one": {},
-        "shared": {"url": api.url("shared")},
-        "only_read": {},
-        "parent_fails": {},
-        "search": {},
+    }
+    return start_all(airflow, confs)
+
+
+@pytest.fixture(scope="session")
+def shaping_runs(airflow: LocalAirflow, api: PagedApi) -> dict[str, Run]:
+    """Of streams that are shaped, combined, shared and read."""
+    dag_ids = ("shaped", "nothing_left", "skips_one", "only_read", "parent_fails", "search")
+    return start_all(airflow, {"shared": {"url": api.url("shared")}, **{dag_id: {} for dag_id in dag_ids}})
+
+
+@pytest.fixture(scope="session")
+def task_runs(airflow: LocalAirflow) -> dict[str, Run]:
+    """Of streams whose sources only their DAG files have."""
+    confs: dict[str, dict[str, Any]] = {
         "in_the_dag_file": {},
         "context_of_a_source": {"who": "all"},
         "crashes_in_its_process": {},

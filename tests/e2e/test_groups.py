@@ -57,6 +57,7 @@ def test_a_source_that_waits_for_results_says_what_it_needs(airflow: LocalAirflo
     assert "none of task group 'chain' runs before the stream has ended" in run.log("users")
 
 
+@pytest.mark.long
 @EITHER
 def test_it_is_cleared_with_its_stream(airflow: LocalAirflow, tmp_path: Path) -> None:
     count = tmp_path / "count"

@@ -181,6 +181,7 @@ def test_an_instance_has_its_time(airflow: LocalAirflow, tmp_path: Path) -> None
     assert 12 <= hops["duration"] < 40
 
 
+@pytest.mark.long
 def test_an_instance_whose_items_all_wait_frees_its_slot(airflow: LocalAirflow, tmp_path: Path) -> None:
     run, told = start(airflow, "iterated_waits", tmp_path, items=5, takes=14)
     wait_until("it is deferred", lambda: run.states("items") == ["deferred"], 120)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Runs = dict[str, Run]
 
+pytestmark = pytest.mark.parametrize(
+    "airflow", ["expander", pytest.param("callback", marks=pytest.mark.long)], indirect=True
+)
+
 
 def values(run: Run, task_id: str) -> list[Any]:
     """What the instances of a mapped task have echoed, by map index, without the head's."""
@@ -24,28 +28,28 @@ def values(run: Run, task_id: str) -> list[Any]:
     return [run.airflow.xcom(run.dag_id, run.run_id, task_id, index)["value"] for index in indexes[1:]]
 
 
-def test_items_are_filtered_mapped_and_flat_mapped(runs: Runs) -> None:
-    run = runs["shaped"]
+def test_items_are_filtered_mapped_and_flat_mapped(shaping_runs: Runs) -> None:
+    run = shaping_runs["shaped"]
     assert run.wait() == "success"
     assert run.result() == ["0A", "0B", "2A", "2B", "4A", "4B"]
     assert run.states("echo") == ["success"] * 7, "what is dropped costs no instance"
 
 
-def test_a_stream_whose_items_are_all_dropped_is_skipped(runs: Runs) -> None:
-    run = runs["nothing_left"]
+def test_a_stream_whose_items_are_all_dropped_is_skipped(shaping_runs: Runs) -> None:
+    run = shaping_runs["nothing_left"]
     assert run.wait() == "success"
     assert run.states("echo") == ["skipped"]
 
 
-def test_a_map_that_skips_skips_the_items_instance(runs: Runs) -> None:
-    run = runs["skips_one"]
+def test_a_map_that_skips_skips_the_items_instance(shaping_runs: Runs) -> None:
+    run = shaping_runs["skips_one"]
     run.wait()
     assert run.states("echo") == ["success", "success", "success", "skipped", "success"]
     assert "two is not wanted" in run.log("echo", 3)
 
 
-def test_several_tasks_over_one_stream(runs: Runs, api: PagedApi) -> None:
-    run = runs["shared"]
+def test_several_tasks_over_one_stream(shaping_runs: Runs, api: PagedApi) -> None:
+    run = shaping_runs["shared"]
     assert run.wait() == "success"
     assert values(run, "echo") == [0, 1, 2]
     assert values(run, "even") == [0, 2]
@@ -54,29 +58,29 @@ def test_several_tasks_over_one_stream(runs: Runs, api: PagedApi) -> None:
     assert run.walked_once(api.cursors("shared")) == [0, 1, 2], "one walk for all of them"
 
 
-def test_a_task_reads_a_stream(runs: Runs) -> None:
-    run = runs["shared"]
+def test_a_task_reads_a_stream(shaping_runs: Runs) -> None:
+    run = shaping_runs["shared"]
     run.wait()
     everything = [0, 1, 2]
     assert run.result("summarize") == [everything, everything, [0, 2], 3, 2]
 
 
-def test_a_stream_that_is_only_read(runs: Runs) -> None:
-    run = runs["only_read"]
+def test_a_stream_that_is_only_read(shaping_runs: Runs) -> None:
+    run = shaping_runs["only_read"]
     assert run.wait() == "success"
     assert run.result("add_up") == 15
 
 
-def test_a_failed_parent_fails_its_children(runs: Runs) -> None:
-    run = runs["parent_fails"]
+def test_a_failed_parent_fails_its_children(shaping_runs: Runs) -> None:
+    run = shaping_runs["parent_fails"]
     assert run.wait() == "failed"
     assert run.states("echo") == ["failed", "success", "success"]
     assert run.states("tens") == ["failed", "success", "success"]
     assert "the stream of task 'broken' has ended as failed after 2 item(s)" in run.log("tens", 0)
 
 
-def test_a_loop_ends_when_the_answer_is_good_enough(runs: Runs) -> None:
-    run = runs["search"]
+def test_a_loop_ends_when_the_answer_is_good_enough(shaping_runs: Runs) -> None:
+    run = shaping_runs["search"]
     assert run.wait() == "success"
     assert run.result() == list(range(9)), "three at a time, until one of them is at least 6"
 

@@ -19,15 +19,19 @@ if TYPE_CHECKING:
 
     Runs = dict[str, Run]
 
+pytestmark = pytest.mark.parametrize(
+    "airflow", ["expander", pytest.param("callback", marks=pytest.mark.long)], indirect=True
+)
 
-def test_a_source_within_a_function_with_a_lambda_and_a_module_beside(runs: Runs) -> None:
-    run = runs["in_the_dag_file"]
+
+def test_a_source_within_a_function_with_a_lambda_and_a_module_beside(task_runs: Runs) -> None:
+    run = task_runs["in_the_dag_file"]
     assert run.wait() == "success"
     assert run.result() == [1, -1, 2, -2, 4, -4, 5, -5]
 
 
-def test_a_source_has_the_context_of_its_task(airflow: LocalAirflow, runs: Runs) -> None:
-    run = runs["context_of_a_source"]
+def test_a_source_has_the_context_of_its_task(airflow: LocalAirflow, task_runs: Runs) -> None:
+    run = task_runs["context_of_a_source"]
     assert run.wait() == "success"
     assert run.result() == [
         ["all", "seen", True, "all", True], "all", "seen", "blue", "blue", "a", "manual",
@@ -36,16 +40,16 @@ def test_a_source_has_the_context_of_its_task(airflow: LocalAirflow, runs: Runs)
         assert "printed by the source" in run.log("seen")
 
 
-def test_conditions_are_the_unmapped_tasks(runs: Runs) -> None:
-    run = runs["with_conditions"]
+def test_conditions_are_the_unmapped_tasks(task_runs: Runs) -> None:
+    run = task_runs["with_conditions"]
     assert run.wait() == "success"
     assert run.states("echo_one") == ["success", "success"]
     assert run.states("other") == ["skipped"]
     assert run.states("echo_other") == ["skipped"]
 
 
-def test_a_crash_of_the_process_is_the_heads_error(runs: Runs) -> None:
-    run = runs["crashes_in_its_process"]
+def test_a_crash_of_the_process_is_the_heads_error(task_runs: Runs) -> None:
+    run = task_runs["crashes_in_its_process"]
     assert run.wait() == "failed"
     assert run.states("echo") == ["failed", "success"], "what was given before is committed"
     log = run.log("echo", 0)
@@ -53,14 +57,14 @@ def test_a_crash_of_the_process_is_the_heads_error(runs: Runs) -> None:
     assert "os._exit" in log
 
 
-def test_results_of_items_reach_a_source_of_the_dag_file(runs: Runs) -> None:
-    run = runs["results_in_the_dag_file"]
+def test_results_of_items_reach_a_source_of_the_dag_file(task_runs: Runs) -> None:
+    run = task_runs["results_in_the_dag_file"]
     assert run.wait() == "success"
     assert values(run, "echo") == [1, 2, 3, 4]
 
 
-def test_a_function_of_the_dag_file_shapes_an_importable_source(runs: Runs) -> None:
-    run = runs["lambda_of_an_importable_source"]
+def test_a_function_of_the_dag_file_shapes_an_importable_source(task_runs: Runs) -> None:
+    run = task_runs["lambda_of_an_importable_source"]
     assert run.wait() == "success"
     assert run.result() == ["N0", "N1", "N2", "N3"]
 
@@ -74,8 +78,8 @@ def test_a_source_of_a_git_bundle(airflow: LocalAirflow, tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(not has_state_store(), reason="Airflow 3.2 has no task state store")
-def test_an_instance_runs_a_batch_of_a_stream(runs: Runs) -> None:
-    run = runs["iterated_stream"]
+def test_an_instance_runs_a_batch_of_a_stream(task_runs: Runs) -> None:
+    run = task_runs["iterated_stream"]
     assert run.wait() == "success"
     numbers = [number for number in range(30) if number % 10]
     instances = run.instances("tripled")

@@ -98,6 +98,7 @@ def test_clear_an_index_with_downstream(as_many: Run) -> None:
     assert as_many.result() == told(range(5))
 
 
+@pytest.mark.long
 def test_clear_the_head_and_the_group(as_many: Run, count: Path) -> None:
     count.write_text("99")  # not asked: the stream is there
     as_many.clear("users.stream")
@@ -162,6 +163,7 @@ def test_a_source_goes_on_with_the_results_of_one_of_its_tasks(cluster: Cluster)
     assert run.result() == told(range(9))
 
 
+@pytest.mark.long
 def test_a_stream_with_no_items(cluster: Cluster, tmp_path: Path) -> None:
     run, gates = start(cluster, "grows", tmp_path)
     gates.end()
@@ -179,6 +181,7 @@ def test_a_source_that_fails_leaves_what_it_has_given(cluster: Cluster) -> None:
     assert run.states("collect") == ["upstream_failed"]
 
 
+@pytest.mark.long
 def test_a_stream_that_is_too_long_says_so(cluster: Cluster, tmp_path: Path) -> None:
     run, gates = start(cluster, "grows_too_long", tmp_path)
     gates.open(MAX_MAP_LENGTH)
@@ -209,6 +212,7 @@ def test_a_triggerer_that_dies_is_taken_over_from(cluster: Cluster, tmp_path: Pa
     assert run.result() == told(range(6))
 
 
+@pytest.mark.long
 def test_with_the_callback_airflow_expands_it_at_the_end(cluster: Cluster, tmp_path: Path) -> None:
     run, gates = start(cluster, "grows_callback", tmp_path)
     gates.open(3)
