@@ -30,8 +30,10 @@ def grows(expansion: Expansion, committed: CommitLog) -> bool:
     Once it has begun nobody else can go on: the scheduler starts what it makes without looking at
     dependencies. Where it does not, Airflow expands the group when the stream has ended.
     """
-    if expansion.for_head or committed.grown is not None:
+    if committed.grown is not None:
         return True
+    if expansion.for_head:
+        return not committed.ended
     board = installed_board()
     definition = expansion.definition
     may = definition.materialize != "callback" and not definition.hops_on_worker

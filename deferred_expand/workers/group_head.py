@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deferred_expand.streams.events import BatchEvent
 from deferred_expand.workers.head import StreamHeadOperator
 from deferred_expand.workers.opener import describe_stream, require_room
 
 if TYPE_CHECKING:
-    from deferred_expand.airflow_internals.sdk import BaseTrigger
     from deferred_expand.streams.commit_log import Commit, CommitLog
     from deferred_expand.streams.ref import StreamRef
     from deferred_expand.workers.waiting import StreamWait
@@ -19,8 +17,8 @@ class GroupHeadOperator(StreamHeadOperator):
     """
     Walks the stream on from the group's first instances to its end; until then what follows the group waits.
 
-    It commits no batch: the expander does, which makes the group's instances. What the scheduler makes of a
-    greater length it starts without looking at dependencies (airflow/models/dagrun.py,
+    It sets no length, which the expander does with the instances that it makes: what the scheduler makes of
+    a greater length it starts without looking at dependencies (airflow/models/dagrun.py,
     ``_revise_map_indexes_if_mapped``).
     """
 
@@ -30,13 +28,6 @@ class GroupHeadOperator(StreamHeadOperator):
     def execute(self, context: Any) -> None:
         self._wait(context).store.write_down(describe_stream(self._definition))
         super().execute(context)
-
-    def _take(
-        self, context: Any, wait: StreamWait, log: CommitLog, outcome: BaseTrigger | BatchEvent
-    ) -> None:
-        if isinstance(outcome, BatchEvent) and outcome.counts:
-            self.log.warning("Only an expander can commit these batches; they are left to one")
-        super()._take(context, wait, log, outcome)
 
     def _write(self, wait: StreamWait, plan: Commit) -> None:
         require_room(self._definition, wait.run_id, plan)
