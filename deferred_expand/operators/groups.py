@@ -99,8 +99,9 @@ def complete_group(stream: BaseOperator, group: MappedTaskGroup, definition: Str
     head = GroupHeadOperator(
         definition=definition,
         source_kwargs=stream.source_kwargs,  # type: ignore[attr-defined]
-        task_id=described.head_task_id,
+        task_id=f"{stream.label}.stream",  # a task group's prefix comes by itself
         dag=dag,
+        task_group=stream.task_group,
         trigger_rule="all_success",
         execution_timeout=None,
         **{name: getattr(stream, name) for name in _HEAD_ARGUMENTS if hasattr(stream, name)},

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, task, task_group, teardown
+from airflow.sdk import DAG, TaskGroup, task, task_group, teardown
 from airflow.serialization.serialized_objects import DagSerialization
 
 from deferred_expand import DeferredExpandOperator
@@ -58,6 +58,17 @@ def test_the_head_is_beside_the_group_and_what_follows_waits_for_it(dag: DAG) ->
     complete(dag)
     assert len([name for name in dag.task_dict if name.startswith("users")]) == 2, "again does no harm"
     assert "users.stream" in DagSerialization.to_dict(dag)["dag"]["task_group"]["children"]
+
+
+def test_the_head_is_in_the_same_task_group_as_its_stream(dag: DAG) -> None:
+    with TaskGroup("team"):
+        users = stream()
+    chain.expand(x=users.output)
+    complete(dag)
+    head = dag.get_task("team.users.stream")
+    assert users.definition.ref("run").walker == (head.task_id, -1)
+    assert head.task_group is not None
+    assert head.task_group.group_id == "team"
 
 
 def test_values_between_its_tasks_go_by_the_same_index(dag: DAG) -> None:
