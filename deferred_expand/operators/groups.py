@@ -94,8 +94,14 @@ def complete_group(stream: BaseOperator, group: MappedTaskGroup, definition: Str
     Once all tasks and edges are known; again does no harm.
     """
     dag, described = stream.dag, definition.group
-    if described is None or described.head_task_id in dag.task_dict:
+    there = None if described is None else dag.task_dict.get(described.head_task_id)
+    if described is None or isinstance(there, GroupHeadOperator):
         return
+    if there is not None:
+        raise DefinitionError(
+            f"{definition.where}: task {described.head_task_id!r} has the id of the stream head beside task "
+            f"group {described.group_id!r}. Give it another one"
+        )
     head = GroupHeadOperator(
         definition=definition,
         source_kwargs=stream.source_kwargs,  # type: ignore[attr-defined]

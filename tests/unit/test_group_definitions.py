@@ -71,6 +71,16 @@ def test_the_head_is_in_the_same_task_group_as_its_stream(dag: DAG) -> None:
     assert head.task_group.group_id == "team"
 
 
+def test_a_task_with_the_id_of_the_head_is_refused(dag: DAG) -> None:
+    users = stream()
+    ValueOperator(task_id="users.stream", value=1)
+    chain.expand(x=users.output)
+    with pytest.raises(
+        DefinitionError, match=r"'users.stream' has the id of the stream head beside .*'chain'"
+    ):
+        complete(dag)
+
+
 def test_values_between_its_tasks_go_by_the_same_index(dag: DAG) -> None:
     results = chain.expand(x=stream().output)
     after = ValueOperator(task_id="after", value=results)
