@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from deferred_expand.testing.local_airflow import wait_until
 from tests.e2e.cluster import start, wait_for_successes
 
 if TYPE_CHECKING:
@@ -53,6 +54,19 @@ def test_an_open_stream_is_listed_shown_and_stopped(cluster: Cluster, opened: tu
     assert not [stream for stream in streams(cluster, "list") if stream["run_id"] == run.run_id]
     (shown,) = streams(cluster, "show", run.dag_id, run.run_id)
     assert shown["state"] == "stopped (success)"
+
+
+def test_a_stream_over_a_task_group_is_listed_and_stopped(cluster: Cluster, tmp_path: Path) -> None:
+    run, gates = start(cluster, "grows", tmp_path)
+    gates.open(2)
+    wait_until("two chains ran", lambda: run.states("chain.tell").count("success") == 2, 120)
+    (listed,) = [stream for stream in streams(cluster, "list") if stream["run_id"] == run.run_id]
+    assert (listed["task_id"], listed["mapped_task_id"]) == ("users", "chain.tell")
+    assert (listed["items"], listed["finished"]) == ("2", "2")
+    told = cluster.run("streams", "stop", run.dag_id, run.run_id, "--api-token", cluster.api_token())
+    assert "users.stream" in told
+    assert run.wait() == "success"
+    assert len(run.result()) == 2
 
 
 def test_a_stream_is_followed_to_its_end_and_failed(cluster: Cluster, opened: tuple[Run, Gates]) -> None:
