@@ -21,9 +21,9 @@ def is_in(group_id: str | None, task: AbstractOperator) -> bool:
 
 
 def leaves_of(group: MappedTaskGroup) -> list[str]:
-    """The tasks that nothing in the group waits for, but teardowns."""
+    """The tasks that nothing in the group waits for, but teardowns where there is anything else."""
     inside = {task.task_id: task for task in group.iter_tasks()}
-    works = {name for name, task in inside.items() if not task.is_teardown}
+    works = {name for name, task in inside.items() if not task.is_teardown} or set(inside)
     return [name for name in inside if name in works and not inside[name].downstream_task_ids & works]
 
 

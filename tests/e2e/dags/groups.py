@@ -146,6 +146,27 @@ with DAG("grows_with_all", schedule=None, params=PARAMS):
     shaped = stream().output.map(sources.as_x)
     everything.expand_kwargs(shaped)
 
+
+@task
+def of_pair(pair: Any, factor: int) -> int:
+    return int(pair[0] * pair[1] * factor)
+
+
+@task_group
+def pairs_up(pair: Any, factor: Any) -> Any:
+    return of_pair(pair, factor)
+
+
+with DAG("grows_zipped", schedule=None):
+    ones, twos = (
+        stream(name, source=sources.numbers, source_kwargs={"count": count})
+        for name, count in (("ones", 5), ("twos", 4))
+    )
+    zipped = ones.output.zip(twos.output)
+    tripled = pairs_up.partial(factor=double(1)).expand(pair=zipped)
+    collect.override(task_id="collect_pairs")(tripled)
+    collect.override(task_id="collect_ones")(chain.expand(x=ones.output))
+
 with DAG("grows_beside_others", schedule=None, params=PARAMS):
     shared = stream()
     EchoOperator.partial(task_id="echo").expand(value=shared.output)

@@ -157,6 +157,14 @@ def test_beside_others_that_follow_the_stream(cluster: Cluster, tmp_path: Path) 
     assert run.states("echo") == ["success"] * 4
 
 
+@pytest.mark.long
+def test_over_a_stream_of_streams_one_of_which_has_a_group_of_its_own(cluster: Cluster) -> None:
+    run = give(cluster, "grows_zipped")
+    assert run.wait() == "success"
+    assert run.result("collect_pairs") == [2 * n * n for n in range(4)]
+    assert run.result("collect_ones") == told(range(5))
+
+
 def test_a_source_goes_on_with_the_results_of_one_of_its_tasks(cluster: Cluster) -> None:
     run = give(cluster, "grows_in_a_loop")
     assert run.wait() == "success"
