@@ -11,6 +11,7 @@ from deferred_expand.airflow_internals.groups import GroupRecords, locked_run
 from deferred_expand.airflow_internals.locks import is_busy
 from deferred_expand.committing.board import name_on_board
 from deferred_expand.plugin.commit import grow_announced
+from deferred_expand.plugin.telemetry import report_growth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -173,9 +174,18 @@ class GroupGrower:
             grown = grow_announced(records, run, head, self._slice.size)
             made = records.made
         if made:
-            self._slice.note(made, time.monotonic() - locked)
+            held = time.monotonic() - locked
+            self._slice.note(made, held)
+            self._report(head, made, held)
             self._board.note_commit(name_on_board(head.dag_id, head.run_id, head.task_id))
         return "behind" if grown is not None and grown.is_behind else "grown"
+
+    def _report(self, head: Head, made: int, seconds: float) -> None:
+        """Groups grow where metrics are set up wrongly."""
+        try:
+            report_growth(head, made, seconds)
+        except Exception:
+            log.debug("cannot send metrics", exc_info=True)
 
     def _note(self, error: Exception, head: Head, wait: float | None) -> Growing:
         if is_busy(error):

@@ -34,6 +34,18 @@ def report_commit(head: Head, committed: Committed, seconds: float) -> None:
     _report_spans(head, committed)
 
 
+def report_growth(head: Head, made: int, seconds: float) -> None:
+    """
+    Count the task instances that were made of a task group, and say how long its run was locked for that.
+
+    - ``deferred_expand.group.instances``: a counter
+    - ``deferred_expand.group.locked``: milliseconds
+    """
+    tags = {"dag_id": head.dag_id, "task_id": head.task_id}
+    Stats.incr("deferred_expand.group.instances", made, tags=tags)
+    Stats.timing("deferred_expand.group.locked", seconds * 1000, tags=tags)
+
+
 def report_pending(items: int) -> None:
     """``deferred_expand.item.pending``: a gauge of what is staged here and not yet committed."""
     Stats.gauge("deferred_expand.item.pending", items)
