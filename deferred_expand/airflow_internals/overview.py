@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow.cli.simple_table import AirflowConsole
+from airflow.jobs.job import Job
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
@@ -15,13 +16,17 @@ from airflow.sdk.configuration import conf
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 from airflow.utils.session import create_session
-from sqlalchemy import and_, func, select, tuple_
+from sqlalchemy import Integer, and_, cast, extract, func, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy.orm import Session
+
+    from deferred_expand.streams.commit_log import CommitLog
+
+BUCKETS = 100  # points of the line of what is finished
 
 
 @dataclass
@@ -32,8 +37,9 @@ class StreamFound:
     :param log: its commit log, as it is stored.
     :param head: the instance that waits for the stream: task and map index.
     :param state: of the head.
-    :param triggerer_id: of the triggerer that its trigger is assigned to.
-    :param items: instances of the task over the stream by their states, the head's not counted.
+    :param triggerer_id: of the triggerer that its trigger is assigned to; where that is, and its last beat.
+    :param announced: by its trigger, as it is stored.
+    :param items: instances of the task over the stream by their states but success, the head's not counted.
     """
 
     dag_id: str
@@ -41,10 +47,15 @@ class StreamFound:
     task_id: str
     written: dict[str, Any] | None
     log: Any
+    run_state: str | None = None
     head: tuple[str, int] = ("", -1)
     state: str | None = None
     started: datetime | None = None
+    tries: int | None = None
     triggerer_id: int | None = None
+    triggerer: str | None = None
+    beat: datetime | None = None
+    announced: dict[str, Any] | None = None
     items: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -54,17 +65,17 @@ class StreamFound:
 
 
 def find_streams(
-    session: Session, keys: tuple[str, str], dag_id: str | None = None, run_id: str | None = None
+    session: Session, keys: tuple[str, str, str], dag_id: str | None = None, run_id: str | None = None
 ) -> list[StreamFound]:
     """
-    Of one run; without, of all that are running.
+    Of one run; without, of all that are running. In three statements, however many there are.
 
-    :param keys: of commit logs, and of what unmapped tasks have written down.
+    :param keys: of commit logs, of what unmapped tasks have written down, and of announcements.
     """
     log, written = XComModel, aliased(XComModel)
     same = (written.dag_id == log.dag_id, written.run_id == log.run_id, written.task_id == log.task_id)
     query = (
-        select(log.dag_id, log.run_id, log.task_id, written.value, log.value)
+        select(log.dag_id, log.run_id, log.task_id, written.value, log.value, DagRun.state)
         .join(DagRun, and_(DagRun.dag_id == log.dag_id, DagRun.run_id == log.run_id))
         .outerjoin(written, and_(*same, written.map_index == -1, written.key == keys[1]))
         .where(log.key == keys[0])
@@ -77,7 +88,7 @@ def find_streams(
     found = [StreamFound(*row) for row in session.execute(query)]
     for stream in found:
         stream.head = _head(stream)
-    _look_at_heads(session, found)
+    _look_at_heads(session, found, keys[2])
     _count_items(session, found)
     return found
 
@@ -91,19 +102,36 @@ def _head(stream: StreamFound) -> tuple[str, int]:
     return (mapped, 0) if mapped else (stream.task_id, -1)
 
 
-def _look_at_heads(session: Session, found: list[StreamFound]) -> None:
+def _look_at_heads(session: Session, found: list[StreamFound], announcement: str) -> None:
     key = (TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index)
     of_key: dict[Any, StreamFound] = {
         (stream.dag_id, stream.run_id, *stream.head): stream for stream in found
     }
     query = (
-        select(*key, TaskInstance.state, TaskInstance.start_date, Trigger.triggerer_id)
+        select(
+            *key,
+            TaskInstance.state,
+            TaskInstance.start_date,
+            TaskInstance.try_number,
+            Trigger.triggerer_id,
+            Job.hostname,
+            Job.latest_heartbeat,
+            XComModel.value,
+        )
         .outerjoin(Trigger, TaskInstance.trigger_id == Trigger.id)
+        .outerjoin(Job, Job.id == Trigger.triggerer_id)
+        .outerjoin(
+            XComModel,
+            and_(
+                *(getattr(XComModel, column.key) == column for column in key), XComModel.key == announcement
+            ),
+        )
         .where(tuple_(*key).in_(list(of_key)))
     )
-    for *row, state, started, triggerer_id in session.execute(query):
-        stream = of_key[tuple(row)]
-        stream.state, stream.started, stream.triggerer_id = state, started, triggerer_id
+    for row in session.execute(query):
+        stream = of_key[tuple(row[:4])]
+        stream.state, stream.started, stream.tries, stream.triggerer_id = row[4:8]
+        stream.triggerer, stream.beat, stream.announced = row[8:]
 
 
 def _count_items(session: Session, found: list[StreamFound]) -> None:
@@ -112,9 +140,11 @@ def _count_items(session: Session, found: list[StreamFound]) -> None:
         (stream.dag_id, stream.run_id, stream.mapped_task_id): stream for stream in found
     }
     first = (TaskInstance.map_index == 0).label("first")
+    # Nearly all are a success, and the index has the state: those are what is left of the committed ones.
+    others = or_(TaskInstance.state != "success", TaskInstance.state.is_(None))
     query = (
         select(*key, first, TaskInstance.state, func.count())
-        .where(tuple_(*key).in_(list(of_key)), TaskInstance.map_index >= 0)
+        .where(tuple_(*key).in_(list(of_key)), TaskInstance.map_index >= 0, others)
         .group_by(*key, first, TaskInstance.state)
     )
     counts: dict[Any, dict[str, int]] = defaultdict(Counter)
@@ -123,6 +153,75 @@ def _count_items(session: Session, found: list[StreamFound]) -> None:
             counts[tuple(row)][state or "none"] += count
     for stream_key, items in counts.items():
         of_key[stream_key].items = items
+
+
+def failed_items(session: Session, stream: StreamFound, most: int) -> list[Any]:
+    """Map index, state, number of tries and end of instances that have failed, the first ones."""
+    columns = (TaskInstance.map_index, TaskInstance.state, TaskInstance.try_number, TaskInstance.end_date)
+    failed = (*_items_of(stream), TaskInstance.state.in_(("failed", "upstream_failed")))
+    return list(session.execute(select(*columns).where(*failed).order_by(TaskInstance.map_index).limit(most)))
+
+
+@dataclass(frozen=True)
+class TimesOfItems:
+    """
+    How many items there were when, in seconds since the epoch: a rising number.
+
+    :param committed: as their batches were staged.
+    :param finished: their instances.
+    """
+
+    committed: list[tuple[float, int]]
+    finished: list[tuple[float, int]]
+
+
+def times_of_items(
+    session: Session, stream: StreamFound, log: CommitLog, names: tuple[str, str]
+) -> TimesOfItems:
+    """
+    Of no batch the items are read, and of a hundred thousand instances a hundred numbers.
+
+    :param names: what the keys of batches begin with, and those of the index pages that name these.
+    """
+    where = {"dag_id": stream.dag_id, "run_id": stream.run_id, "task_id": stream.task_id, "map_index": -1}
+    times, pages = dict[str, float](), list[Any]()
+    of_batches = select(XComModel.key, XComModel.timestamp).filter_by(**where)
+    for key, at in session.execute(of_batches.where(XComModel.key.startswith(names[0], autoescape=True))):
+        times[key] = at.timestamp()
+    of_pages = select(XComModel.value).filter_by(**where)
+    pages += session.scalars(of_pages.where(XComModel.key.startswith(names[1], autoescape=True)))
+    entries = sorted(tuple(entry) for page in [*pages, *log.index[:1]] for entry in page)
+    ends = [first - 1 for first, _ in entries[1:]] + [log.items]
+    at_batches = [(times.get(names[0] + name), end) for (_, name), end in zip(entries, ends, strict=False)]
+    committed = [(at, end) for at, end in at_batches if at is not None]
+    return TimesOfItems(committed, _finished(session, stream, committed[0][0]) if committed else [])
+
+
+def _finished(session: Session, stream: StreamFound, since: float) -> list[tuple[float, int]]:
+    at = extract("epoch", TaskInstance.end_date)
+    done = (*_items_of(stream), TaskInstance.end_date.is_not(None))
+    last = session.scalar(select(func.max(at)).where(*done))
+    if last is None:
+        return []
+    width = max(1.0, (float(last) - since) / BUCKETS)
+    bucket = cast((at - since) / width, Integer).label("bucket")
+    points, items = [], 0
+    for number, count in session.execute(
+        select(bucket, func.count()).where(*done).group_by(bucket).order_by(bucket)
+    ):
+        items += count
+        points.append((since + (number + 1) * width, items))
+    return points
+
+
+def _items_of(stream: StreamFound) -> tuple[Any, ...]:
+    first = 1 if stream.head[1] == 0 else 0
+    return (
+        TaskInstance.dag_id == stream.dag_id,
+        TaskInstance.run_id == stream.run_id,
+        TaskInstance.task_id == stream.mapped_task_id,
+        TaskInstance.map_index >= first,
+    )
 
 
 def api_address() -> str:

@@ -15,8 +15,7 @@ from deferred_expand.airflow_internals.overview import (
     suppress_logs_and_warning,
 )
 from deferred_expand.cli.api import call_api
-from deferred_expand.cli.stream import Stream
-from deferred_expand.committing.store import LOG_KEY, STREAM_KEY
+from deferred_expand.overview.stream import KEYS, Stream
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -28,7 +27,7 @@ def _streams(
     dag_id: str | None = None, run_id: str | None = None, task_id: str | None = None
 ) -> list[Stream]:
     with create_session() as session:
-        found = [Stream.of(stream) for stream in find_streams(session, (LOG_KEY, STREAM_KEY), dag_id, run_id)]
+        found = [Stream.of(stream) for stream in find_streams(session, KEYS, dag_id, run_id)]
     return [stream for stream in found if task_id in (None, stream.task_id, stream.mapped_task_id)]
 
 

@@ -33,6 +33,8 @@ MOST_DELETED = 64  # batches, when a walk or a stream is over; each takes three 
 LOG_KEY = "deferred_expand.log"
 STREAM_KEY = "deferred_expand.stream"
 ANNOUNCEMENT_KEY = "deferred_expand.announcement"
+BATCHES, INDEX = "deferred_expand.batch.", "deferred_expand.index."
+"""What the keys of batches and of index pages begin with."""
 CHILD_KEY = "deferred_expand.child"
 
 
@@ -222,8 +224,8 @@ class StreamStore:
 
 
 def index_key(name: str) -> str:
-    return f"deferred_expand.index.{name}"
+    return f"{INDEX}{name}"
 
 
 def _batch_key(name: str) -> str:
-    return f"deferred_expand.batch.{name}"
+    return f"{BATCHES}{name}"

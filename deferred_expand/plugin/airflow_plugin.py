@@ -102,5 +102,32 @@ class ExpanderListener:
 
 
 class DeferredExpandPlugin(AirflowPlugin):
+    """Every component loads it; the pages only those that serve them."""
+
     name = "deferred_expand"
     listeners: list[Any] = [ExpanderListener()]  # noqa: RUF012  # as AirflowPlugin has it
+    external_views: list[Any] = [  # noqa: RUF012
+        {
+            "name": "Streams",
+            "href": "deferred_expand/streams",  # relative: also below a sub-path
+            "destination": "nav",
+            "category": "browse",
+            "url_route": "streams",
+        },
+        {
+            "name": "Streams",
+            "href": "deferred_expand/run?dag_id={DAG_ID}&run_id={RUN_ID}",
+            "destination": "dag_run",
+            "url_route": "streams-of-run",
+        },
+    ]
+
+    @property
+    def fastapi_apps(self) -> list[Any]:  # type: ignore[override]
+        """Asked for by the API server alone (airflow/api_fastapi/app.py, ``init_plugins``)."""
+        try:
+            from deferred_expand.pages.app import app
+        except Exception:
+            log.exception("There are no pages of streams in the web UI")
+            return []
+        return [{"app": app, "url_prefix": "/deferred_expand", "name": "Streams"}]

@@ -1,0 +1,157 @@
+"""A stream as people are told of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from deferred_expand.airflow_internals.comms import ENDED_STATES
+from deferred_expand.committing.store import ANNOUNCEMENT_KEY, LOG_KEY, STREAM_KEY
+from deferred_expand.streams.commit_log import CommitLog
+
+if TYPE_CHECKING:
+    from deferred_expand.airflow_internals.overview import StreamFound
+
+KEYS = (LOG_KEY, STREAM_KEY, ANNOUNCEMENT_KEY)
+RUNNING = ("running", "restarting")
+FAILED = ("failed", "upstream_failed")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """
+    :param found: what the database has of it.
+    :param counts: instances of its items by their states.
+    """
+
+    found: StreamFound
+    log: CommitLog
+    counts: dict[str, int]
+
+    @classmethod
+    def of(cls, found: StreamFound) -> Stream:
+        log = CommitLog.from_json(found.log)
+        made = log.items if log.grown is None else log.grown
+        has_instances = found.mapped_task_id is not None
+        succeeded = max(0, made - sum(found.items.values())) if has_instances else 0
+        return cls(found, log, {**found.items, "success": succeeded})
+
+    @property
+    def dag_id(self) -> str:
+        return self.found.dag_id
+
+    @property
+    def run_id(self) -> str:
+        return self.found.run_id
+
+    @property
+    def task_id(self) -> str:
+        return self.found.task_id
+
+    @property
+    def head(self) -> tuple[str, int]:
+        """The instance that waits for the stream: task and map index."""
+        return self.found.head
+
+    @property
+    def mapped_task_id(self) -> str | None:
+        return self.found.mapped_task_id
+
+    def count(self, *states: str) -> int:
+        return sum(self.counts.get(state, 0) for state in states)
+
+    @property
+    def finished(self) -> int:
+        """Instances of its items."""
+        return self.count(*ENDED_STATES)
+
+    @property
+    def failed(self) -> int:
+        return self.count(*FAILED)
+
+    @property
+    def running(self) -> int:
+        return self.count(*RUNNING)
+
+    @property
+    def is_open(self) -> bool:
+        """More may come."""
+        return not self.log.ended and self.found.state not in ENDED_STATES
+
+    @property
+    def items(self) -> int:
+        return self.log.items
+
+    @property
+    def staged(self) -> int:
+        """Items that are written, and that its trigger has announced, but are not committed."""
+        event = (self.found.announced or {}).get("event") or {}
+        if event.get("stream") != self.log.stream:
+            return 0
+        counts: list[int] = event["counts"]
+        behind = event["first"] + len(counts) - self.log.batches
+        return sum(counts[-behind:]) if 0 < behind <= len(counts) else 0
+
+    @property
+    def state(self) -> str:
+        if self.is_open:
+            return "open"
+        if self.log.ended:
+            return "ended"
+        return "failed" if self.log.failure else f"stopped ({self.found.state})"
+
+    @property
+    def told(self) -> str:
+        """In short, for a line."""
+        return f"{self.state}, {self.failed} failed" if self.failed else self.state
+
+    @property
+    def rate(self) -> float | None:
+        """Items per second, from the start of the head to the last batch."""
+        if self.log.at is None or self.found.started is None:
+            return None
+        seconds = self.log.at - self.found.started.timestamp()
+        return round(self.items / seconds, 2) if seconds > 0 else None
+
+    @property
+    def age(self) -> int | None:
+        """Seconds since the last batch, or the opening."""
+        if self.log.at is None:
+            return None
+        return max(0, int(datetime.now(tz=timezone.utc).timestamp() - self.log.at))
+
+    @property
+    def walked_by(self) -> str:
+        """Who holds the stream at this moment."""
+        if self.found.triggerer_id is not None:
+            return f"triggerer {self.found.triggerer_id}"
+        return "worker" if self.found.state == "running" else self.found.state or "nobody yet"
+
+    def row(self) -> dict[str, Any]:
+        """For a list."""
+        return {
+            "dag_id": self.dag_id,
+            "run_id": self.run_id,
+            "task_id": self.task_id,
+            "mapped_task_id": self.mapped_task_id,
+            "items": self.items,
+            "batches": self.log.batches,
+            "items_per_second": self.rate,
+            "last_item_ago": None if self.age is None else clock(self.age),
+            "walked_by": self.walked_by,
+            "finished": self.finished,
+            "failed": self.failed,
+        }
+
+    def details(self) -> dict[str, Any]:
+        """The same with what is over."""
+        failure = self.log.failure.message if self.log.failure else None
+        return {**self.row(), "state": self.state, "failure": failure}
+
+
+def clock(seconds: int) -> str:
+    """As hours, minutes and seconds."""
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,198 @@
+"""The pages of streams as Airflow's own API server serves them: what they show, and to whom."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from sqlalchemy import update
+from starlette.testclient import TestClient
+
+from deferred_expand.airflow_internals.metadata import StreamRecords, dag_cache
+from deferred_expand.committing.store import LOG_KEY, STREAM_KEY
+from deferred_expand.plugin.commit import commit_announced
+from deferred_expand.streams.commit_log import CommitLog
+from deferred_expand.streams.events import Failure
+from tests.metadata_database import INSERT, RUN_ID, TRIGGERER, USERS, OpenStream, write_xcom
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOSTILE = "<script>alert(1)</script>"
+ROLES = {"ada": "ADMIN", "vic": "VIEWER"}
+
+
+@pytest.fixture(scope="module")
+def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from airflow.api_fastapi.app import create_app, purge_cached_app
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "ada:admin,vic:viewer")
+        passwords = tmp_path_factory.mktemp("passwords") / "passwords.json"
+        patches.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(passwords))
+        patches.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a secret of these tests " * 4)
+        purge_cached_app()
+        yield create_app(apps="core")
+        purge_cached_app()
+
+
+def browser(server: Any, name: str | None) -> TestClient:
+    """Someone's; without a name nobody has signed in."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    client = TestClient(server, base_url="http://airflow")
+    if name is not None:
+        user: Any = SimpleAuthManagerUser(username=name, role=ROLES[name])
+        client.cookies.set("_token", get_auth_manager().generate_jwt(user))
+    return client
+
+
+@pytest.fixture
+def stream(request: pytest.FixtureRequest, database: str) -> OpenStream:
+    """Of seven items in two batches: one has failed, one runs, and five are a success."""
+    made = OpenStream.begin(re.sub("[^a-z0-9]+", "_", request.node.name))
+    made.announce("board", 4, 3)
+    with create_session() as session:
+        head = made.head(session)
+        records = StreamRecords(session, head, dag_cache(), lambda: None)
+        run = records.lock(TRIGGERER)
+        assert run is not None
+        commit_announced(records, run, head, "board", may_end=False)
+        described = {"stream_of": f"my.sources:{HOSTILE}", "mapped_task": INSERT}
+        write_xcom(session, run, STREAM_KEY, USERS, -1, described)
+        for name in ("0.writer", "1.writer"):
+            write_xcom(session, run, f"deferred_expand.batch.{name}", USERS, -1, ["1"])
+    for index, state in enumerate(["failed", "running", *["success"] * 5], 1):
+        set_state(made, index, state)
+    return made
+
+
+def set_state(stream: OpenStream, index: int, state: str) -> None:
+    ended = None if state == "running" else datetime.now(tz=timezone.utc)
+    with create_session() as session:
+        session.execute(
+            update(TaskInstance)
+            .where(
+                TaskInstance.dag_id == stream.dag_id,
+                TaskInstance.task_id == INSERT,
+                TaskInstance.map_index == index,
+            )
+            .values(state=state, try_number=1, end_date=ended)
+        )
+
+
+def address(stream: OpenStream, page: str = "stream", task_id: str = USERS) -> str:
+    more = f"&task_id={task_id}" if page == "stream" else ""
+    return f"/deferred_expand/{page}?dag_id={stream.dag_id}&run_id={RUN_ID}{more}"
+
+
+@pytest.mark.parametrize("page", ["streams", "run"])
+def test_streams_are_listed(server: Any, stream: OpenStream, page: str) -> None:
+    listed = browser(server, "vic").get(address(stream, page))
+    assert listed.status_code == 200
+    assert f"stream?dag_id={stream.dag_id}&amp;run_id={RUN_ID}&amp;task_id={USERS}" in listed.text
+    assert "6 of 7 finished, 1 failed" in listed.text
+
+
+@pytest.mark.parametrize("task_id", [USERS, INSERT])
+def test_one_is_shown_with_its_failed_items_and_a_picture(
+    server: Any, stream: OpenStream, task_id: str
+) -> None:
+    page = browser(server, "ada").get(address(stream, task_id=task_id))
+    assert page.status_code == 200
+    assert "<b>7</b>committed" in page.text
+    assert "<b>5</b>succeeded" in page.text
+    assert f"runs/{RUN_ID}/tasks/{INSERT}/mapped/1" in page.text, "leads to the failed item's log"
+    assert "items over time: 7 committed, 6 finished" in page.text
+    assert HOSTILE not in page.text
+    assert "&lt;script&gt;alert" in page.text
+
+
+def test_what_changes_is_sent_alone(server: Any, stream: OpenStream) -> None:
+    part = browser(server, "ada").get(address(stream), headers={"X-Part": "1"})
+    assert "<html" not in part.text
+    assert "data-picture" not in part.text
+    assert "<b>7</b>committed" in part.text
+
+
+def test_the_traceback_of_a_failed_source_is_shown_as_text(server: Any, stream: OpenStream) -> None:
+    with create_session() as session:
+        log = CommitLog("stream", batches=2, items=7, failure=Failure("broke", HOSTILE), failed_try=1)
+        write_xcom(session, stream.run(session), LOG_KEY, USERS, -1, log.to_json())
+    page = browser(server, "ada").get(address(stream))
+    assert "The source failed" in page.text
+    assert HOSTILE not in page.text
+
+
+@pytest.mark.parametrize("page", ["streams", "run", "stream"])
+def test_who_has_not_signed_in_sees_nothing(server: Any, stream: OpenStream, page: str) -> None:
+    assert browser(server, None).get(address(stream, page)).status_code == 401
+    forged = browser(server, None)
+    forged.cookies.set("_token", "forged")
+    assert forged.get(address(stream, page)).status_code in (401, 403)
+
+
+def test_who_may_not_see_a_dag_does_not_see_its_streams(
+    server: Any, stream: OpenStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The simple auth manager knows no DAG from another, so it is told to here."""
+    from airflow.api_fastapi.app import get_auth_manager
+
+    def allows(self: Any, *, details: Any = None, **_: Any) -> bool:
+        return details is not None and details.id != stream.dag_id
+
+    monkeypatch.setattr(type(get_auth_manager()), "is_authorized_dag", allows)
+    vic = browser(server, "vic")
+    assert [vic.get(address(stream, page)).status_code for page in ("run", "stream")] == [403, 403]
+    listed = vic.get("/deferred_expand/streams")
+    assert listed.status_code == 200
+    assert stream.dag_id not in listed.text
+
+
+def test_only_who_may_change_task_instances_has_buttons(server: Any, stream: OpenStream) -> None:
+    assert "<button" in browser(server, "ada").get(address(stream)).text
+    viewers = browser(server, "vic").get(address(stream)).text
+    assert "<button" not in viewers
+    assert "You may look at this stream, and not change it" in viewers
+
+
+@pytest.mark.parametrize("missing", ["dag_id", "run_id", "task_id"])
+def test_a_page_needs_to_know_of_what(server: Any, missing: str) -> None:
+    given = {name: "x" for name in ("dag_id", "run_id", "task_id") if name != missing}
+    assert browser(server, "ada").get("/deferred_expand/stream", params=given).status_code == 422
+
+
+def test_a_task_without_a_stream_is_told_kindly(server: Any, stream: OpenStream) -> None:
+    page = browser(server, "ada").get(address(stream, task_id="other"))
+    assert page.status_code == 200
+    assert "has opened no stream" in page.text
+
+
+def test_nothing_leaves_the_deployment(server: Any, stream: OpenStream) -> None:
+    page = browser(server, "ada").get(address(stream))
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert " style=" not in page.text
+    assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", page.text)
+    assert page.headers["cache-control"] == "no-store"
+    for name in ("look.js", "streams.js", "streams.css"):
+        assert browser(server, None).get(f"/deferred_expand/static/{name}").status_code == 200
+
+
+def test_components_that_serve_no_pages_do_not_load_them() -> None:
+    check = (
+        "import sys; from airflow.plugins_manager import _get_plugins; plugins, errors = _get_plugins(); "
+        "assert any(p.name == 'deferred_expand' for p in plugins), (plugins, errors); "
+        "assert 'deferred_expand.pages.app' not in sys.modules; "
+        "assert 'airflow.api_fastapi.core_api.security' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
