@@ -38,6 +38,7 @@ LATE = {
     ): "only where DAG files are loaded",
     ("airflow_internals.comms", "greenback"): "only where a trigger runs",
     ("plugin.airflow_plugin", "deferred_expand.airflow_internals.locks"): "only in triggerers",
+    ("plugin.airflow_plugin", "deferred_expand.pages.app"): "only in API servers",
     ("plugin.airflow_plugin", "deferred_expand.plugin.expander"): "only in triggerers",
     ("provider_info", "deferred_expand"): "read with every command of Airflow's",
     ("provider_info", "deferred_expand.settings_reference"): "read with every command of Airflow's",
