@@ -16,7 +16,9 @@ from tests.postgres import postgres_server
 
 SIZES = (1_000, 3_000, 10_000)
 PAGES, PAGE_SECONDS = 40, 0.5
-SETTLE = 10.0  # seconds, in which idling is measured
+WARM_UP = 120  # instances
+SETTLE = 10.0  # seconds between two runs, and after what waits is made
+IDLE = 20.0  # seconds in which idling is measured
 LONGEST = 900.0  # seconds for a run
 #: What is measured on which database. A native group of 10,000 does not come to an end within LONGEST.
 SHAPES = {
@@ -57,20 +59,30 @@ def run() -> Measured:
                 settings = {"database.sql_alchemy_conn": address}
             airflow = servers.enter_context(deployment(**{"core.max_map_length": "20000", **settings}))
             database = Database(airflow, address)
+            for shape in shapes:
+                airflow.wait_for_dag(f"sizes_{shape}")
+            _measure(airflow, database, shapes[0], WARM_UP, dict.fromkeys(airflow.processes, 0.0))
+            idle = _idle(airflow)
             for size in SIZES:
                 for shape in shapes:
                     name = f"{kind} {shape} {size:,}"
-                    found[name] = _measure(airflow, database, shape, size)
+                    found[name] = _measure(airflow, database, shape, size, idle)
                     print(name, found[name], file=sys.stderr, flush=True)
     return found
 
 
-def _measure(airflow: WatchedAirflow, database: Database, shape: str, size: int) -> Measured:
+def _idle(airflow: WatchedAirflow) -> dict[str, float]:
+    """Processor seconds a second of each component that has nothing to do."""
+    before, began = _cpu(airflow), time.monotonic()
+    time.sleep(IDLE)
+    return {name: (cpu - before[name]) / (time.monotonic() - began) for name, cpu in _cpu(airflow).items()}
+
+
+def _measure(
+    airflow: WatchedAirflow, database: Database, shape: str, size: int, idle: dict[str, float]
+) -> Measured:
     dag_id, tasks = f"sizes_{shape}", 3 if shape.startswith("group") else 1
-    airflow.wait_for_dag(dag_id)
-    idle, began = _cpu(airflow), time.monotonic()
     time.sleep(SETTLE)
-    idle = {name: (cpu - idle[name]) / (time.monotonic() - began) for name, cpu in _cpu(airflow).items()}
     loops = airflow.statsd.timings["airflow.scheduler.scheduler_loop_duration"]
     loops.clear()
     per_page = size // tasks // PAGES
