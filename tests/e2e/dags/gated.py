@@ -29,6 +29,20 @@ for materialize in ("auto", "triggerer", "callback"):
         )
         collect(EchoOperator.partial(task_id="echo").expand(value=stream.output).output)
 
+
+@task
+def fails_on_one(value: int) -> int:
+    if value == 1:
+        raise ValueError("as told")
+    return value
+
+
+with DAG("gated_failing", schedule=None, params=GATES):
+    stream = DeferredExpandOperator(
+        task_id="stream", source=gated, source_kwargs={"gates": "{{ params.gates }}"}, batch_interval=0.2
+    )
+    fails_on_one.override(task_id="echo").expand(value=stream.output)
+
 SETTINGS: dict[str, Any] = {
     "priority_weight": 3,
     "queue": "elsewhere",
