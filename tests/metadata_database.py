@@ -209,10 +209,14 @@ class OpenGroup:
             session.flush()
             instance.trigger_id = trigger.id
             write_xcom(session, run, LOG_KEY, USERS, -1, CommitLog("stream", items=items).to_json())
-            event = BatchEvent.empty("stream")
-            announcement = Announcement("board", USERS, 0.0, event, "group").to_json()
-            write_xcom(session, run, ANNOUNCEMENT_KEY, instance.task_id, -1, announcement)
+        stream.announce()
         return stream
+
+    def announce(self) -> None:
+        """That there may be something to do."""
+        announcement = Announcement("board", USERS, 0.0, BatchEvent.empty("stream"), "group").to_json()
+        with create_session() as session:
+            write_xcom(session, self.run(session), ANNOUNCEMENT_KEY, f"{USERS}.stream", -1, announcement)
 
     def commit(self, items: int) -> None:
         """So many are, in all."""

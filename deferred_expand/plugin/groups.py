@@ -141,8 +141,9 @@ class GroupGrower:
             outcome = self._note(error, head, wait)
         with self._mutex:
             if outcome == "grown":
-                self._behind.pop(head.id, None)
                 self._told.pop(head.id, None)
+                if self._behind.get(head.id) is head:  # nothing was announced meanwhile
+                    del self._behind[head.id]
             waits = outcome == "locked" and wait is None and len(self._in_line) < IN_LINE
             if waits:
                 self._in_line.add(head.id)

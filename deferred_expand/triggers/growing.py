@@ -83,7 +83,7 @@ class Growth:
             return await self._follow(handing_over)
         finally:
             handing_over.cancel()
-            await asyncio.wait({handing_over})
+            await asyncio.gather(handing_over, return_exceptions=True)
 
     async def _follow(self, handing_over: asyncio.Future[CommitLog | None]) -> CommitLog | None:
         told_at = 0.0

@@ -250,6 +250,29 @@ def _someone_waits_for_a_lock() -> bool:
         return bool(session.scalar(text(waiting)))
 
 
+def test_what_is_announced_while_it_grows_is_not_forgotten(
+    name: str, grower: GroupGrower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = OpenGroup.begin(name, items=2)
+    grow, monkeypatched = grower._grow, monkeypatch.setattr
+    monkeypatched(grower, "_wake", lambda: None)
+
+    def grow_while_more_comes(head: Any, wait: Any) -> Any:
+        outcome = grow(head, wait)
+        group.commit(5)
+        group.announce()
+        grower.look([group.head()])
+        monkeypatched(grower, "_grow", grow)
+        return outcome
+
+    monkeypatched(grower, "_grow", grow_while_more_comes)
+    grower.look([group.head()])
+    grower._take_turns()
+    assert group.log().grown == 2
+    grower._take_turns()
+    assert group.log().grown == 5
+
+
 def test_who_was_taken_over_from_makes_nothing(name: str, grower: GroupGrower) -> None:
     group = OpenGroup.begin(name, items=2)
     head = group.head()
