@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deferred_expand.airflow_internals.comms import ENDED_STATES
 from deferred_expand.committing.store import ANNOUNCEMENT_KEY, LOG_KEY, STREAM_KEY
 from deferred_expand.streams.commit_log import CommitLog
+from deferred_expand.streams.events import WalkState
 
 if TYPE_CHECKING:
     from deferred_expand.airflow_internals.overview import StreamFound
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 KEYS = (LOG_KEY, STREAM_KEY, ANNOUNCEMENT_KEY)
 RUNNING = ("running", "restarting")
 FAILED = ("failed", "upstream_failed")
+WAITS_FOR = {
+    "items": "the source, or results that this waits for",
+    "commits": "commits, as it is walk_ahead of these",
+    "pace": "max_pending or rate_limit",
+    "retry": "the source to be opened again",
+}
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,16 @@ class Stream:
         return sum(counts[-behind:]) if 0 < behind <= len(counts) else 0
 
     @property
+    def walk(self) -> WalkState | None:
+        """How its walk is doing; ``None``: no expander is told, or the stream is not open."""
+        told = (self.found.announced or {}).get("walk")
+        return WalkState(**told) if told and self.is_open else None
+
+    @property
+    def waits_for(self) -> str | None:
+        return None if self.walk is None or self.walk.waits_for is None else WAITS_FOR[self.walk.waits_for]
+
+    @property
     def state(self) -> str:
         if self.is_open:
             return "open"
@@ -155,3 +172,8 @@ def clock(seconds: int) -> str:
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def moment(seconds: int) -> str:
+    """Of seconds since the epoch."""
+    return f"{datetime.fromtimestamp(seconds, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC"

@@ -19,7 +19,7 @@ from deferred_expand.airflow_internals.web import (
     readable,
 )
 from deferred_expand.committing.store import BATCHES, INDEX
-from deferred_expand.overview.stream import KEYS, Stream, clock
+from deferred_expand.overview.stream import KEYS, Stream, clock, moment
 from deferred_expand.pages.chart import draw
 from deferred_expand.pages.links import links
 
@@ -46,7 +46,7 @@ _templates = Environment(
     lstrip_blocks=True,
     undefined=StrictUndefined,
 )
-_templates.filters.update({"number": "{:,}".format, "clock": clock})
+_templates.filters.update({"number": "{:,}".format, "clock": clock, "moment": moment})
 _templates.globals["links"] = links
 
 

@@ -138,6 +138,26 @@ class BatchEvent:
 
 
 @dataclass(frozen=True)
+class WalkState:
+    """
+    How a walk is doing, for people.
+
+    :param given: items that its source has given so far.
+    :param waits_for: ``"items"`` of the source; ``"commits"``, as it is far ahead of these; ``"pace"``:
+        ``max_pending`` or ``rate_limit``; ``"retry"``: until the source is opened again.
+    :param since: when that was first seen, in seconds since the epoch.
+    :param reopened: how often the source was opened again after an error.
+    :param error: the last of these.
+    """
+
+    given: int
+    waits_for: str | None
+    since: int
+    reopened: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
 class Announcement:
     """
     A trigger's word to the expander beside it: these batches are staged, commit them.
@@ -146,6 +166,7 @@ class Announcement:
     :param task_id: of the unmapped task, under which the stream's records are kept.
     :param at: when it was made, in seconds since the epoch.
     :param group_id: of the task group that is expanded over the stream.
+    :param walk: how that is doing.
     """
 
     expander: str
@@ -153,10 +174,13 @@ class Announcement:
     at: float
     event: BatchEvent
     group_id: str | None = None
+    walk: WalkState | None = None
 
     def to_json(self) -> dict[str, JSON]:
-        return {**vars(self), "event": self.event.to_json()}
+        walk = None if self.walk is None else asdict(self.walk)
+        return {**vars(self), "event": self.event.to_json(), "walk": walk}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Announcement:
-        return cls(**{**data, "event": BatchEvent.from_json(data["event"])})
+        walk = WalkState(**data["walk"]) if data.get("walk") else None
+        return cls(**{**data, "event": BatchEvent.from_json(data["event"]), "walk": walk})

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from deferred_expand.streams.events import Announcement, BatchEvent
+from deferred_expand.airflow_internals.sdk import redact
+from deferred_expand.streams.events import Announcement, BatchEvent, WalkState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,6 +26,7 @@ COMMIT_PATIENCE = 8.0  # seconds that the expander may take for a commit before 
 LOOKS = (
     2  # and how often it must have been through all streams by then, which takes longer where there are many
 )
+STATE_INTERVAL = 5.0  # seconds between two words of a walk that has nothing to commit
 END_PATIENCE = 60.0  # seconds for the end of a stream, which waits for the scheduler as well
 
 
@@ -62,6 +65,8 @@ class ExpanderHandover:
         self._most_items = most_items
         self._patience = patience
         self._pending = 0
+        self._event: BatchEvent | None = None  # that was announced last
+        self._told: tuple[str | None, int] | None = None  # what of the walk was
 
     async def run(self, walk: Walk) -> CommitLog | None:
         """
@@ -71,10 +76,22 @@ class ExpanderHandover:
             the mapped task has reached its greatest length, or the expander does not commit.
         :raises Overtaken: someone else has committed what this walk does not hold.
         """
+        telling = asyncio.create_task(self._tell_changes(walk), name=f"state of {self._stream}")
         try:
             return await self._follow(walk)
         finally:
+            telling.cancel()
             self._note_pending(0)
+
+    async def _tell_changes(self, walk: Walk) -> None:
+        """What people want to know, also while there is nothing to commit."""
+        while True:
+            await asyncio.sleep(STATE_INTERVAL)
+            state = _shown(walk.state)
+            if self._told is None or (state.waits_for, state.reopened) == self._told:
+                continue  # nothing is announced yet, or it is known
+            with suppress(Exception):  # an announcement of batches tells it, too
+                await self.tell(self._event or BatchEvent.empty(walk.stream), walk)
 
     async def _follow(self, walk: Walk) -> CommitLog | None:
         announced, announced_at, waits_since, looks, seen = None, 0.0, 0.0, 0, 0
@@ -90,7 +107,7 @@ class ExpanderHandover:
                 return None
             if event != announced or now - announced_at > REPEAT:
                 seen = self._board.commits(self._stream)
-                await self.tell(event)
+                await self.tell(event, walk)
                 announced, announced_at = event, now
                 if is_new:
                     waits_since, looks = time.monotonic(), self._board.looks
@@ -114,9 +131,17 @@ class ExpanderHandover:
         self._board.add_pending(items - self._pending)
         self._pending = items
 
-    async def tell(self, event: BatchEvent) -> None:
-        """Announce it."""
-        event = replace(event, failure=None)  # a failed source's last batches are as good as others
-        announcement = Announcement(self._board.id, self._task_id, time.time(), event, self._group_id)
+    async def tell(self, event: BatchEvent, walk: Walk | None = None) -> None:
+        """Announce it, with how the walk is doing."""
+        self._event = event = replace(event, failure=None)  # a failed source's last batches are as good
+        state = None if walk is None else _shown(walk.state)
+        if state is not None:
+            self._told = state.waits_for, state.reopened
+        announcement = Announcement(self._board.id, self._task_id, time.time(), event, self._group_id, state)
         await self._announce(announcement)
         self._board.note_announcement()
+
+
+def _shown(state: WalkState) -> WalkState:
+    """Without secrets."""
+    return state if state.error is None else replace(state, error=str(redact(state.error)))

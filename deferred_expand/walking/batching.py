@@ -64,6 +64,7 @@ class Batcher:
     closes with the batch that fills it; one whose time is over, or at the end of the source, with a
     batch of no items.
 
+    :ivar waits_for: what keeps it from staging more.
     :ivar takes_at: when a worker will, in the loop's time (``math.inf``: nobody knows yet);
         :data:`AS_THEY_COME` for an expander.
     """
@@ -93,7 +94,7 @@ class Batcher:
         self._pace = pace
         self._stopped = False
         self._hurried = False
-        self._waits_for: Literal["items", "commits", "pace"] | None = None
+        self.waits_for: Literal["items", "commits", "pace"] | None = None
         self._last = -math.inf  # when a batch was last due, in the loop's time
         self._windowing = Windowing(policy.unit, start.position.window)
 
@@ -118,8 +119,8 @@ class Batcher:
     @property
     def has_all(self) -> bool:
         """Whether everything is staged that can be by now."""
-        if self._waits_for != "items":
-            return self._waits_for is not None
+        if self.waits_for != "items":
+            return self.waits_for is not None
         due_in = self._due_in()
         return due_in is None or due_in > A_MOMENT
 
@@ -220,12 +221,12 @@ class Batcher:
 
     @contextmanager
     def _waiting(self, what: Literal["items", "commits", "pace"]) -> Iterator[None]:
-        self._waits_for = what
+        self.waits_for = what
         self._changed.set()
         try:
             yield
         finally:
-            self._waits_for = None
+            self.waits_for = None
 
     @property
     def _is_far_ahead(self) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 from uuid import uuid4
 
 from deferred_expand.exceptions import DeferredExpandError, ResultsAwaited, SourceFailed, SourceTimedOut
-from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
+from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure, WalkState
 from deferred_expand.walking.batching import A_MOMENT, AS_THEY_COME, Batcher
 from deferred_expand.walking.clock import PageTimedOut, SourceClock
 from deferred_expand.walking.pulling import Puller
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from deferred_expand.walking.staging import Stager
 
 log = logging.getLogger(__name__)
+
+LONGEST_ERROR = 500  # characters that are told of one
 
 T = TypeVar("T")
 Guard: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
@@ -88,6 +90,8 @@ class Walk:
         self._closing: asyncio.Future[None] | None = None  # while it runs
         self._ends_at = math.inf  # in the loop's time
         self._parts: set[asyncio.Task[Any]] = set()  # that it starts and ends
+        self._reopened, self._error, self._pauses = 0, "", False  # before it is opened again
+        self._waited_for: tuple[str | None, int] = (None, 0)  # what, and since when
 
     # -- for the one who commits ------------------------------------------------------------------
 
@@ -145,6 +149,15 @@ class Walk:
         was opened again has yet to repeat. What it has begun is counted: :meth:`hurry` ends it.
         """
         return -(-(self.given - self._source.buffer.still_to_pass_over) // self._policy.unit.size)
+
+    @property
+    def state(self) -> WalkState:
+        """For people."""
+        waits_for = "retry" if self._pauses else self._batcher.waits_for
+        if waits_for != self._waited_for[0]:
+            self._waited_for = waits_for, int(time.time())
+        error = self._error[:LONGEST_ERROR] or None
+        return WalkState(self.given, *self._waited_for, self._reopened, error)
 
     def hurry(self) -> None:
         """Stage what there is, without waiting for more."""
@@ -299,8 +312,10 @@ class Walk:
                 failure.__cause__ = error
                 return failure
             log.warning("%s; it is opened again from its last cursor in %g s", what, delay, exc_info=error)
+            self._reopened, self._error, self._pauses = self._reopened + 1, what, True
             del pulling, error, late  # and the source's frames
             await self._until_one_ends(staging, timeout=min(delay, self.clock.left, self._time_left))
+            self._pauses = False
             used_up = self.clock.used_up()
             if used_up is not None:
                 return used_up

@@ -12,7 +12,8 @@ import pytest
 
 from deferred_expand.committing.board import CommitBoard
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
-from deferred_expand.streams.events import Announcement, Checkpoint
+from deferred_expand.streams.events import Announcement, Checkpoint, WalkState
+from deferred_expand.triggers import handover
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.handover import ExpanderHandover, Overtaken
 from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk
@@ -233,4 +234,27 @@ async def test_an_expander_with_many_streams_is_given_the_time_for_all_of_them(
         assert not handing_over.done(), "it is at work, and has not come by yet"
         monkeypatch.undo()
         assert await asyncio.wait_for(handing_over, 5) is None
+    await walk.close()
+
+
+async def test_what_a_walk_waits_for_is_told_while_there_is_nothing_to_commit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handover, "STATE_INTERVAL", 0.05)
+    expander = MemoryExpander()
+    source = PagedNumbers(pages=3, size=2, breaks={1: 1})
+    walk = make_walk(source, MemoryStager(), Checkpoint("s"), source_retries=1, batch_size=2)
+    walk.start()
+
+    def told() -> WalkState | None:
+        return expander.announced.walk if expander.announced else None
+
+    async with expander.at_work():
+        handing_over = asyncio.create_task(expander.handover(patience=math.inf).run(walk))
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if (state := told()) is not None and state.reopened:
+                break
+        assert (state.waits_for, state.reopened, state.given) == ("retry", 1, 2) if state else False
+        assert await handing_over is not None
     await walk.close()

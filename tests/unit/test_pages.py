@@ -15,10 +15,10 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from deferred_expand.airflow_internals.metadata import StreamRecords, dag_cache
-from deferred_expand.committing.store import LOG_KEY, STREAM_KEY
+from deferred_expand.committing.store import ANNOUNCEMENT_KEY, LOG_KEY, STREAM_KEY
 from deferred_expand.plugin.commit import commit_announced
 from deferred_expand.streams.commit_log import CommitLog
-from deferred_expand.streams.events import Failure
+from deferred_expand.streams.events import Announcement, BatchEvent, Failure, WalkState
 from tests.metadata_database import INSERT, RUN_ID, TRIGGERER, USERS, OpenStream, write_xcom
 
 if TYPE_CHECKING:
@@ -113,6 +113,17 @@ def test_one_is_shown_with_its_failed_items_and_a_picture(
     assert "items over time: 7 committed, 6 finished" in page.text
     assert HOSTILE not in page.text
     assert "&lt;script&gt;alert" in page.text
+
+
+def test_what_its_walk_waits_for_is_shown(server: Any, stream: OpenStream) -> None:
+    walk = WalkState(12, "retry", 1700000000, 2, HOSTILE)
+    announcement = Announcement("board", USERS, 0.0, BatchEvent.empty("stream"), walk=walk)
+    with create_session() as session:
+        write_xcom(session, stream.run(session), ANNOUNCEMENT_KEY, INSERT, 0, announcement.to_json())
+    page = browser(server, "vic").get(address(stream)).text
+    assert "the source to be opened again, since 2023-11-14 22:13:20 UTC" in page
+    assert "12 by the source so far" in page
+    assert HOSTILE not in page
 
 
 def test_what_changes_is_sent_alone(server: Any, stream: OpenStream) -> None:

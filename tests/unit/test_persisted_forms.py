@@ -19,7 +19,7 @@ from deferred_expand.sources.dag_file import DagFile
 from deferred_expand.sources.importing import DagPlace, ImportPath
 from deferred_expand.sources.sealing import unseal
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
-from deferred_expand.streams.events import Announcement, BatchEvent, Failure
+from deferred_expand.streams.events import Announcement, BatchEvent, Failure, WalkState
 from deferred_expand.streams.page import Position
 from deferred_expand.streams.units import OpenWindow, Unit
 from deferred_expand.triggers.expansion import Expansion
@@ -62,7 +62,9 @@ EVENT = BatchEvent(
 )
 FORMS: dict[str, Any] = {
     "batch_event": EVENT,
-    "announcement": Announcement("board", "users", 1700000000.5, EVENT, "g"),
+    "announcement": Announcement(
+        "board", "users", 1700000000.5, EVENT, "g", WalkState(95, "retry", 1700000002, 1, "broke")
+    ),
     "commit_log": CommitLog(
         "s",
         66,

@@ -338,3 +338,35 @@ async def test_what_its_guard_raises_ends_it_whatever_it_waits_for(waits_for: st
 
 async def nothing_has_finished() -> int:
     return 0
+
+
+async def test_it_tells_how_it_is_doing() -> None:
+    walk = make_walk(
+        PagedNumbers(pages=3, size=2, delay=10, breaks={1: 1}),
+        MemoryStager(),
+        Checkpoint("s"),
+        source_retries=1,
+    )
+    walk.start()
+    await asyncio.sleep(5)
+    assert (walk.state.given, walk.state.waits_for, walk.state.reopened) == (0, "items", 0)
+    await asyncio.sleep(15.5)
+    state = walk.state
+    assert (state.given, state.waits_for, state.reopened) == (2, "retry", 1)
+    assert state.error is not None
+    assert "raised" in state.error
+    await asyncio.sleep(20)
+    assert (walk.state.waits_for, walk.state.reopened) == ("items", 1)
+    await walk.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "waits_for"), [({"walk_ahead": 2}, "commits"), ({}, None)], ids=["far ahead", "at its end"]
+)
+async def test_it_tells_what_keeps_it(options: dict[str, Any], waits_for: str | None) -> None:
+    walk = make_walk(PagedNumbers(pages=9, size=2, delay=1), MemoryStager(), Checkpoint("s"), **options)
+    walk.start()
+    await asyncio.sleep(60)
+    assert walk.state.waits_for == waits_for
+    assert len(str(walk.state.error)) <= 500
+    await walk.close()
