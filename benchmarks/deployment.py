@@ -57,13 +57,17 @@ class PeakMemory:
 
 
 class WatchedAirflow(LocalAirflow):
-    """:param requeue_delay: seconds, for the worker callback."""
+    """
+    :param requeue_delay: seconds, for the worker callback.
+    :param hook: count statements, and let items of some DAGs wait: with a ``task_instance_mutation_hook``, and
+        where one is set instances are made one by one.
+    """
 
-    def __init__(self, requeue_delay: float = 3, **config: str) -> None:
+    def __init__(self, requeue_delay: float = 3, *, hook: bool = True, **config: str) -> None:
         self.statsd = StatsdListener()
         super().__init__(
             ROOT / "benchmarks/dags",
-            python_path=[ROOT, ROOT / "benchmarks/settings"],
+            python_path=[ROOT, *([ROOT / "benchmarks/settings"] if hook else [])],
             config={
                 "deferred_expand.requeue_delay": str(requeue_delay),
                 "workers.min_heartbeat_interval": "1",

@@ -39,7 +39,7 @@ def group(value: Any) -> None:
     )
 
 
-def make_dag(dag_id: str, *, in_group: bool, pool: str, **stream_arguments: Any) -> None:
+def make_dag(dag_id: str, *, in_group: bool, **stream_arguments: Any) -> None:
     """:param stream_arguments: of the stream; natively expanded without."""
     defaults = {"weight_rule": "upstream"}
     with DAG(dag_id, schedule=None, start_date=datetime(2026, 1, 1), params=PARAMS, default_args=defaults):
@@ -61,19 +61,12 @@ def make_dag(dag_id: str, *, in_group: bool, pool: str, **stream_arguments: Any)
             source = fetch(**FROM_PARAMS)
         if in_group:
             group.expand(value=source)
-        elif pool:
-
-            @task(pool=pool)
-            def item(value: Any) -> None: ...
-
-            item.expand(value=source)
         else:
             ValueOperator.partial(task_id="item").expand(value=source)
 
 
-STREAMED = {"native": {}, "streamed": {"materialize": "triggerer"}}
+STREAMED: dict[str, dict[str, Any]] = {"native": {}, "streamed": {"materialize": "triggerer"}}
 for name, arguments in STREAMED.items():
-    make_dag(f"sizes_empty_{name}", in_group=False, pool="", **arguments)
-    make_dag(f"sizes_waiting_{name}", in_group=False, pool="slotless", **arguments)
-    make_dag(f"sizes_group_{name}", in_group=True, pool="", **arguments)
-make_dag("sizes_group_pending", in_group=True, pool="", materialize="triggerer", max_pending=50)
+    make_dag(f"sizes_empty_{name}", in_group=False, **arguments)
+    make_dag(f"sizes_group_{name}", in_group=True, **arguments)
+make_dag("sizes_group_pending", in_group=True, materialize="triggerer", max_pending=50)
