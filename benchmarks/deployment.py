@@ -59,8 +59,8 @@ class PeakMemory:
 class WatchedAirflow(LocalAirflow):
     """
     :param requeue_delay: seconds, for the worker callback.
-    :param hook: count statements, and let items of some DAGs wait: with a ``task_instance_mutation_hook``, and
-        where one is set instances are made one by one.
+    :param hook: count statements, and let items of some DAGs wait: with a ``task_instance_mutation_hook``,
+        and where one is set instances are made one by one.
     """
 
     def __init__(self, requeue_delay: float = 3, *, hook: bool = True, **config: str) -> None:
