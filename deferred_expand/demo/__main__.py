@@ -142,6 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
     console.print("starting Airflow: api-server, scheduler, dag-processor, triggerer", style="dim")
     try:
         with airports_api(options.delay) as url, airflow:
+            if options.keep:
+                console.print(f"open streams, as they go on: [bold]{airflow.url}/plugin/streams[/]")
             complete = compare(airflow, url, database, options)
             if options.keep:
                 console.print(f"\nAirflow's web UI: [bold]{airflow.url}[/]  (Ctrl-C ends it)")
