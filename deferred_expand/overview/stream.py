@@ -162,9 +162,9 @@ class Stream:
         }
 
     def details(self) -> dict[str, Any]:
-        """The same with what is over."""
+        """The same with what it waits for, and what is over."""
         failure = self.log.failure.message if self.log.failure else None
-        return {**self.row(), "state": self.state, "failure": failure}
+        return {**self.row(), "state": self.state, "waits_for": self.waits_for, "failure": failure}
 
 
 def clock(seconds: int) -> str:
