@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PACKAGE = "@sparticuz/chromium@153.0.0"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 KEPT = Path(sys.prefix) / "chromium"  # beside what else the project has installed for itself
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-zygote", "--single-process")
+ARGUMENTS = ("--no-sandbox", "--disable-gpu")
 
 
 class NoBrowser(Exception):

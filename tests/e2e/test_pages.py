@@ -63,6 +63,11 @@ class Window:
         self.page.goto(f"{self._airflow.url}{path}")
         return self.page.frame_locator("iframe")
 
+    @property
+    def frame(self) -> Any:
+        """In which the pages of streams are."""
+        return next(frame for frame in self.page.frames if "/deferred_expand/" in frame.url)
+
     def open_stream(self, run: Run) -> Any:
         frame = self.open(f"/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}/plugin/streams-of-run")
         frame.get_by_role("link", name="stream", exact=True).click()
@@ -87,10 +92,11 @@ def test_a_stream_is_found_and_shown_as_airflow_looks(
     frame = window.open_stream(failing)
     assert "3" in frame.locator(".tiles div", has_text="committed").first.inner_text()
     assert frame.locator("svg.chart path.committed").is_visible()
-    background = "() => getComputedStyle(document.body).backgroundColor"
-    own = frame.locator("body").evaluate(background)
-    assert own == window.page.evaluate(background)
-    assert frame.locator("html").evaluate("html => html.classList.contains('dark')") is (theme == "dark")
+    colour = "name => getComputedStyle(document.documentElement).getPropertyValue(name).trim()"
+    airflows = window.page.evaluate(colour, "--chakra-colors-bg")
+    assert airflows
+    assert window.frame.evaluate(colour, "--airflow-bg") == airflows
+    assert window.frame.evaluate("document.documentElement.classList.contains('dark')") is (theme == "dark")
     assert not [asked for asked in window.asked if not asked.startswith((airflow.url, "data:", "blob:"))]
     assert not [told for told in window.wrong if "Content Security Policy" in told]
     window.context.close()
