@@ -74,6 +74,7 @@ def test_a_killed_worker_costs_what_was_in_flight_and_the_last_checkpoint(
     assert run.instances("items")[0]["try_number"] == 2
 
 
+@pytest.mark.long
 def test_what_failed_is_tried_again_and_nothing_else(airflow: LocalAirflow, tmp_path: Path) -> None:
     for index in (3, 4):
         told = Told(tmp_path)
@@ -169,6 +170,7 @@ def test_each_item_has_its_time(airflow: LocalAirflow) -> None:
     assert "A call blocks, and does not see that its time is over; it is left behind" in log
 
 
+@pytest.mark.long
 def test_an_instance_has_its_time(airflow: LocalAirflow, tmp_path: Path) -> None:
     run, told = start(airflow, "iterated_too_long", tmp_path, items=4)
     assert run.wait() == "failed"

@@ -67,6 +67,7 @@ def doubled(folder: Path) -> list[int]:
     return [int(line.split()[1]) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.long
 @EITHER
 def test_each_window_has_a_run_of_its_own(airflow: LocalAirflow, tmp_path: Path) -> None:
     run, gates = start(airflow, "windowed", tmp_path)

@@ -56,6 +56,7 @@ def test_an_open_stream_is_listed_shown_and_stopped(cluster: Cluster, opened: tu
     assert shown["state"] == "stopped (success)"
 
 
+@pytest.mark.long
 def test_a_stream_over_a_task_group_is_listed_and_stopped(cluster: Cluster, tmp_path: Path) -> None:
     run, gates = start(cluster, "grows", tmp_path)
     gates.open(2)

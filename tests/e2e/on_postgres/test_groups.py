@@ -53,6 +53,7 @@ def test_it_grows_depth_first_and_what_follows_waits(cluster: Cluster, tmp_path:
     assert "7 items" in run.instances("users.stream")[0]["rendered_map_index"]
 
 
+@pytest.mark.long
 def test_no_more_are_open_than_may_be(cluster: Cluster, tmp_path: Path) -> None:
     run, gates = start(cluster, "grows_pending", tmp_path)
     gates.open(20)
@@ -165,6 +166,7 @@ def test_over_a_stream_of_streams_one_of_which_has_a_group_of_its_own(cluster: C
     assert run.result("collect_ones") == told(range(5))
 
 
+@pytest.mark.long
 def test_a_source_goes_on_with_the_results_of_one_of_its_tasks(cluster: Cluster) -> None:
     run = give(cluster, "grows_in_a_loop")
     assert run.wait() == "success"
