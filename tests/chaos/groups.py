@@ -13,6 +13,7 @@ import psycopg
 
 from deferred_expand.testing.local_airflow import wait_until
 from tests.chaos.deployment import kill
+from tests.chaos.whole import Struck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,11 +35,11 @@ class GroupsOutcome:
     complaints: list[str] = field(default_factory=list)
 
 
-class GroupsRun:
+class GroupsRun(Struck):
     """:param seed: of the moments."""
 
     def __init__(self, deployment: Deployment, seed: int) -> None:
-        self._deployment, self._cluster = deployment, deployment.cluster
+        super().__init__(deployment)
         self._random = random.Random(seed)
         self.outcome = GroupsOutcome()
         self._cluster.wait_for_dag(DAG_ID)
@@ -61,23 +62,6 @@ class GroupsRun:
         return self.outcome
 
     # What can happen
-
-    def kill_triggerers(self) -> None:
-        for name in ("triggerer", "triggerer 2"):
-            self._cluster.kill(name)
-            self._cluster.start_component(name)
-
-    def kill_scheduler(self) -> None:
-        self._cluster.kill("scheduler")
-        self._cluster.start_component("scheduler")
-
-    def kill_api_server(self) -> None:
-        self._cluster.kill("api-server")
-        self._cluster.start_component("api-server")
-        self._cluster.wait_for_answers()
-
-    def cut_database(self) -> None:
-        self._deployment.cut_database()
 
     def kill_worker_of_item(self) -> None:
         until = time.monotonic() + 30

@@ -12,6 +12,7 @@ import psycopg
 
 from deferred_expand.testing.local_airflow import wait_until
 from tests.chaos.deployment import kill
+from tests.chaos.whole import Struck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,14 +33,14 @@ class WindowsOutcome:
     complaints: list[str] = field(default_factory=list)
 
 
-class WindowsRun:
+class WindowsRun(Struck):
     """
     :param committer: ``"triggerer"`` or ``"callback"``.
     :param seed: of the moments.
     """
 
     def __init__(self, deployment: Deployment, committer: str, seed: int) -> None:
-        self._deployment, self._cluster = deployment, deployment.cluster
+        super().__init__(deployment)
         self._random = random.Random(f"{seed} {committer}")
         self._dag_id = f"chaotic_windows_{committer}"
         self.outcome = WindowsOutcome()
@@ -65,23 +66,6 @@ class WindowsRun:
         return self.outcome
 
     # What can happen
-
-    def kill_triggerers(self) -> None:
-        for name in ("triggerer", "triggerer 2"):
-            self._cluster.kill(name)
-            self._cluster.start_component(name)
-
-    def kill_scheduler(self) -> None:
-        self._cluster.kill("scheduler")
-        self._cluster.start_component("scheduler")
-
-    def kill_api_server(self) -> None:
-        self._cluster.kill("api-server")
-        self._cluster.start_component("api-server")
-        self._cluster.wait_for_answers()
-
-    def cut_database(self) -> None:
-        self._deployment.cut_database()
 
     def kill_worker_of_window(self) -> None:
         """Right after its start, if one is seen within a while: its run may or may not be there."""
