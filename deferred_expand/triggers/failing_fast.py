@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from deferred_expand.exceptions import TooManyItemsFailed
 from deferred_expand.triggers.calls import call_in_thread
-from deferred_expand.triggers.counts import count_failed, count_finished
+from deferred_expand.triggers.counts import count_failed, count_tried
 
 if TYPE_CHECKING:
     from deferred_expand.definition import StreamDefinition
@@ -35,7 +35,7 @@ def require_few_failed_items(definition: StreamDefinition, run_id: str, before: 
         return failed
     ended = 0
     if tolerance.items is None:
-        ended = count_finished(definition, run_id)
+        ended = count_tried(definition, run_id)
     if tolerance.is_exceeded(failed - before, ended, None):
         why = (
             "and the DAG has fail_fast=True"

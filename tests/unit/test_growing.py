@@ -18,7 +18,7 @@ from deferred_expand.exceptions import MapLengthExceeded, SourceFailed
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import BatchEvent, Failure
 from deferred_expand.streams.page import START
-from deferred_expand.triggers.counts import count_failed, count_finished
+from deferred_expand.triggers.counts import count_failed, count_finished, count_tried
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.growing import grows, is_done
 from deferred_expand.triggers.session import StreamSession
@@ -219,3 +219,16 @@ def test_an_item_is_finished_when_all_leaves_are_and_has_failed_when_one_has(air
     }
     assert count_finished(define(), RUN_ID) == 3
     assert count_failed(define(), RUN_ID) == 2
+
+
+@pytest.mark.parametrize(("in_group", "tried"), [(True, 3), (False, 2)])
+def test_a_share_that_may_fail_is_one_of_what_was_tried(
+    airflow: MemoryAirflow, in_group: bool, tried: int
+) -> None:
+    """What a shorter stream had left over would let more of it fail."""
+    states = ("success", "failed", "upstream_failed", "removed", "running")
+    airflow.tables.instances = {
+        (task_id, index): state for task_id in GROUP.task_ids for index, state in enumerate(states)
+    }
+    definition = define() if in_group else replace(define(), group=None)
+    assert count_tried(definition, RUN_ID) == tried
