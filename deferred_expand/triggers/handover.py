@@ -26,6 +26,7 @@ COMMIT_PATIENCE = 8.0  # seconds that the expander may take for a commit before 
 LOOKS = (
     2  # and how often it must have been through all streams by then, which takes longer where there are many
 )
+LONGEST_ERROR = 500  # characters that are told of a walk's
 STATE_INTERVAL = 5.0  # seconds between two words of a walk that has nothing to commit
 END_PATIENCE = 60.0  # seconds for the end of a stream, which waits for the scheduler as well
 
@@ -143,5 +144,5 @@ class ExpanderHandover:
 
 
 def _shown(state: WalkState) -> WalkState:
-    """Without secrets."""
-    return state if state.error is None else replace(state, error=str(redact(state.error)))
+    """Without secrets, of which no half may be left."""
+    return state if state.error is None else replace(state, error=str(redact(state.error))[:LONGEST_ERROR])

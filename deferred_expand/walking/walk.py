@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LONGEST_ERROR = 500  # characters that are told of one
-
 T = TypeVar("T")
 Guard: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
 
@@ -156,8 +154,7 @@ class Walk:
         waits_for = "retry" if self._pauses else self._batcher.waits_for
         if waits_for != self._waited_for[0]:
             self._waited_for = waits_for, int(time.time())
-        error = self._error[:LONGEST_ERROR] or None
-        return WalkState(self.given, *self._waited_for, self._reopened, error)
+        return WalkState(self.given, *self._waited_for, self._reopened, self._error or None)
 
     def hurry(self) -> None:
         """Stage what there is, without waiting for more."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from deferred_expand.airflow_internals.sdk import mask_secret
 from deferred_expand.committing.board import CommitBoard
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import Announcement, Checkpoint, WalkState
@@ -258,3 +259,12 @@ async def test_what_a_walk_waits_for_is_told_while_there_is_nothing_to_commit(
         assert (state.waits_for, state.reopened, state.given) == ("retry", 1, 2) if state else False
         assert await handing_over is not None
     await walk.close()
+
+
+async def test_of_an_error_the_secrets_are_gone_before_it_is_cut() -> None:
+    mask_secret("open sesame of the walk")
+    text = "x" * (handover.LONGEST_ERROR - 8) + "open sesame of the walk" + "y" * 100
+    told = handover._shown(WalkState(1, "retry", 0, 1, text)).error
+    assert told is not None
+    assert "open" not in told
+    assert len(told) <= handover.LONGEST_ERROR
