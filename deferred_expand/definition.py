@@ -11,9 +11,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from deferred_expand.iterating.tolerance import Tolerance
 from deferred_expand.shaping.steps import NamedStep
 from deferred_expand.sources.importing import FunctionName, name_from_json
+from deferred_expand.streams.control import Control
 from deferred_expand.streams.ref import StreamRef
 from deferred_expand.streams.units import ITEM, Unit
 from deferred_expand.walking.clock import TimeLimits
@@ -117,11 +117,9 @@ class StreamDefinition:
         return bool(self.parents) or any(step.kind == "map" for step in self.steps)
 
     @property
-    def tolerance(self) -> Tolerance | None:
-        """How many items may fail before the source is asked for no more."""
-        if self.fail_fast:
-            return Tolerance(0)
-        return None if self.tolerate is None else Tolerance.of(self.tolerate)
+    def control(self) -> Control:
+        """What a person may change while the stream is walked."""
+        return Control(False, self.max_pending, self.rate_limit, 0 if self.fail_fast else self.tolerate)
 
     @property
     def limits(self) -> TimeLimits:

@@ -48,6 +48,10 @@ class CommitBoard:
     def note_commit(self, stream: str) -> None:
         self._integers[_slot(stream)] += 1
 
+    def note_control(self, stream: str) -> None:
+        """A person has changed something: ``stream`` as :func:`control_on_board` says."""
+        self._integers[_slot(stream)] += 1
+
     @property
     def announcements(self) -> int:
         return self._integers[_ANNOUNCED]
@@ -83,6 +87,15 @@ class CommitBoard:
     def commits(self, stream: str) -> int:
         """A number that changes when something of the stream is committed."""
         return self._integers[_slot(stream)]
+
+    def controls(self, stream: str) -> int:
+        """A number that changes when what a person wants of the stream does."""
+        return self._integers[_slot(stream)]
+
+
+def control_on_board(dag_id: str, run_id: str, task_id: str) -> str:
+    """:param task_id: of the unmapped task."""
+    return f"control of {name_on_board(dag_id, run_id, task_id)}"
 
 
 def name_on_board(dag_id: str, run_id: str, task_id: str) -> str:

@@ -36,6 +36,8 @@ ANNOUNCEMENT_KEY = "deferred_expand.announcement"
 BATCHES, INDEX = "deferred_expand.batch.", "deferred_expand.index."
 """What the keys of batches and of index pages begin with."""
 CHILD_KEY = "deferred_expand.child"
+CONTROL_KEY = "deferred_expand.control"
+"""Of what people write, through Airflow's API, to have a stream changed while it is walked."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class StreamStore:
     def read_log(self) -> CommitLog | None:
         data = BaseXCom.get_one(key=LOG_KEY, **self._where)
         return None if data is None else CommitLog.from_json(data)
+
+    def read_control(self) -> Any:
+        """What a person has written for this stream, if anything, and whatever it is."""
+        return BaseXCom.get_one(key=CONTROL_KEY, **self._where)
 
     def write(self, commit: Commit, *, mapped_length: int | None = None) -> None:
         """

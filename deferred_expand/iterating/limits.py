@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deferred_expand.iterating.tolerance import Tolerance
+from deferred_expand.streams.tolerance import Tolerance
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from deferred_expand.airflow_internals.mapping import expanded_over, reads, refe
 from deferred_expand.airflow_internals.sdk import MappedOperator, ResolveMixin
 from deferred_expand.definition import MATERIALIZE
 from deferred_expand.exceptions import DefinitionError
-from deferred_expand.iterating.tolerance import Tolerance
 from deferred_expand.operators.graph import needs_the_whole
 from deferred_expand.operators.mapped import stream_references
 from deferred_expand.operators.reference import StreamReference
@@ -21,6 +20,7 @@ from deferred_expand.sources.arguments import pack
 from deferred_expand.sources.function import takes
 from deferred_expand.sources.opening import is_operator, is_trigger
 from deferred_expand.sources.plain_json import write
+from deferred_expand.streams.tolerance import Tolerance
 
 if TYPE_CHECKING:
     from deferred_expand.airflow_internals.mapping import Expanded

@@ -23,6 +23,7 @@ from deferred_expand.plugin.commit import (
     label_anew,
     restore_removed,
 )
+from deferred_expand.plugin.controls import ControlWatch
 from deferred_expand.plugin.groups import GroupGrower
 from deferred_expand.plugin.passes import SchedulerPasses
 from deferred_expand.plugin.telemetry import report_commit, report_pending
@@ -64,6 +65,7 @@ class Expander:
         self._passes = SchedulerPasses()
         self._missing: dict[Any, str] = {}  # head -> what its items miss to run
         self._places_at = 0.0  # when to look at that again
+        self._controls = ControlWatch(board)
         self._children = ChildKeeper(triggerer_id, self._dags)
         self._groups = GroupGrower(triggerer_id, board, self._dags)
         self._stopping = threading.Event()
@@ -111,6 +113,7 @@ class Expander:
             damaged = heads_with_removed_items(session, self._triggerer_id) if heads else set()
             gone = self._heads.keys() - {head.id for head in heads}
             states = states_of(session, gone) if gone else {}
+            self._controls.look(session)
         self._heads.update((head.id, head) for head in heads)
         for head_id in gone:
             self._let_go(self._heads[head_id], states.get(head_id, "removed"))

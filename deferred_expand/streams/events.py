@@ -144,7 +144,8 @@ class WalkState:
 
     :param given: items that its source has given so far.
     :param waits_for: ``"items"`` of the source; ``"commits"``, as it is far ahead of these; ``"pace"``:
-        ``max_pending`` or ``rate_limit``; ``"retry"``: until the source is opened again.
+        ``max_pending`` or ``rate_limit``; ``"retry"``: until the source is opened again; ``"pause"``: until a
+        person has it go on.
     :param since: when that was first seen, in seconds since the epoch.
     :param reopened: how often the source was opened again after an error.
     :param error: the last of these.

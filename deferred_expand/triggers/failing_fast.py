@@ -16,7 +16,10 @@ from deferred_expand.triggers.calls import call_in_thread
 from deferred_expand.triggers.counts import count_failed, count_tried
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deferred_expand.definition import StreamDefinition
+    from deferred_expand.streams.control import Control
     from deferred_expand.triggers.expansion import Expansion
 
 log = logging.getLogger(__name__)
@@ -24,14 +27,18 @@ log = logging.getLogger(__name__)
 ITEMS_INTERVAL = 2.0  # seconds
 
 
-def require_few_failed_items(definition: StreamDefinition, run_id: str, before: int) -> int:
+def require_few_failed_items(definition: StreamDefinition, run_id: str, before: int, control: Control) -> int:
     """
+    :param control: what holds of it.
     :param before: how many had failed when this try of the head began.
     :return: how many of them still have.
     :raises TooManyItemsFailed: more than are tolerated have failed since.
     """
-    tolerance, failed = definition.tolerance, count_failed(definition, run_id)
-    if tolerance is None or failed <= before:
+    tolerance = control.tolerance
+    if tolerance is None:
+        return before
+    failed = count_failed(definition, run_id)
+    if failed <= before:
         return failed
     ended = 0
     if tolerance.items is None:
@@ -40,7 +47,7 @@ def require_few_failed_items(definition: StreamDefinition, run_id: str, before: 
         why = (
             "and the DAG has fail_fast=True"
             if definition.fail_fast
-            else f"more than tolerate={definition.tolerate!r} allows"
+            else f"more than tolerate={control.tolerate!r} allows"
         )
         raise TooManyItemsFailed(
             f"{failed - before} item(s) of {_whose(definition)} in DAG {definition.dag_id!r}, run "
@@ -55,17 +62,18 @@ def _whose(definition: StreamDefinition) -> str:
     return f"task {definition.mapped_task_id!r}"
 
 
-async def watch_items(expansion: Expansion) -> None:
+async def watch_items(expansion: Expansion, control: Callable[[], Control]) -> None:
     """
     Look for items that fail, until too many have.
 
+    :param control: what holds of the stream at a time.
     :raises TooManyItemsFailed: they have.
     """
     definition, run_id, before = expansion.definition, expansion.run_id, expansion.failed_before
     while True:
         await asyncio.sleep(ITEMS_INTERVAL)
         try:
-            before = await call_in_thread(require_few_failed_items, definition, run_id, before)
+            before = await call_in_thread(require_few_failed_items, definition, run_id, before, control())
         except TooManyItemsFailed:
             raise
         except Exception:

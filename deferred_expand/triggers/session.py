@@ -14,6 +14,7 @@ from deferred_expand.committing.board import CommitBoard, installed_board
 from deferred_expand.committing.store import StreamStore
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.calls import call_in_thread
+from deferred_expand.triggers.control import ControlReader
 from deferred_expand.triggers.ending import end_of_stream
 from deferred_expand.triggers.growing import Growth, grows, is_done
 from deferred_expand.triggers.handover import COMMIT_PATIENCE, ExpanderHandover, Overtaken
@@ -78,7 +79,7 @@ class StreamSession:
                 return await end_of_stream(self._expansion, committed)
             await call_in_thread(require_seal, committed.position.cursor, self._expansion.sealed_anew)
             try:
-                async with self._hold_walk(committed, try_number) as walk:
+                async with self._hold_walk(committed, try_number) as walk, self._control(committed, walk):
                     self._walk = walk
                     handover = self._handover(committed)
                     ended = await handover.run(walk) if handover else None
@@ -93,6 +94,10 @@ class StreamSession:
         """``None`` when the stream this trigger is for is no more: it was cleared meanwhile."""
         committed = await call_in_thread(self._store.read_log)
         return committed if committed and committed.stream == self._expansion.stream else None
+
+    def _control(self, committed: CommitLog, walk: Walk) -> AbstractAsyncContextManager[None]:
+        reader = ControlReader(self._expansion, self._store, items_run=self._items_run(committed))
+        return reader.obeyed_by(walk)
 
     def _is_done(self, committed: CommitLog) -> bool:
         if self._expansion.definition.group is not None:

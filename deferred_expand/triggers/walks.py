@@ -153,18 +153,17 @@ class WalkOpener:
 
     def _guard(self) -> Guard | None:
         expansion = self._expansion
-        if expansion.definition.tolerance is None or not expansion.for_head or is_in_process():
+        if not expansion.for_head or is_in_process():
             return None
-        return partial(watch_items, expansion)
+        return partial(watch_items, expansion, lambda: self.walk.control or expansion.definition.control)
 
-    def _pace(self, items_run: bool) -> Pace | None:
+    def _pace(self, items_run: bool) -> Pace:
         definition = self._expansion.definition
         pending = definition.max_pending if items_run else None
-        if pending is None and definition.rate_limit is None:
-            return None
         if is_in_process():
-            log.info("max_pending and rate_limit do nothing in dag.test(), where tasks run one by one")
-            return None
+            if pending is not None or definition.rate_limit is not None:
+                log.info("max_pending and rate_limit do nothing in dag.test(), where tasks run one by one")
+            return Pace()
         size = definition.unit.size  # windows count as full ones, here as in the walk
 
         async def finished() -> int:

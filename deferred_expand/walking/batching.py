@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -78,7 +78,7 @@ class Batcher:
         writer: str,
         clock: SourceClock,
         changed: asyncio.Event,
-        pace: Pace | None,
+        pace: Pace,
     ) -> None:
         self.staged: deque[Staged] = deque()
         self.committed = start
@@ -160,6 +160,8 @@ class Batcher:
         """Wait for a batch that is due; ``False``: there will be none."""
         loop, source = asyncio.get_running_loop(), self._source
         while not self._stopped:
+            with self._waiting("pace") if self._pace.paused else nullcontext():
+                await self._pace.while_paused()
             wanted = source.taken < self._policy.max_items
             if self._dry and not (wanted and source.buffer):
                 return self._window_is_over
@@ -204,7 +206,7 @@ class Batcher:
     def _may_stage(self) -> int:
         """Items, of what has been pulled."""
         source, oldest = self._source, self._source.buffer.oldest
-        if self._pace is None or oldest is None:
+        if oldest is None:
             return len(source.buffer)
         return min(len(source.buffer), self._pace.allows(source.taken, oldest))
 
@@ -259,7 +261,7 @@ class Batcher:
         source, items = self._source, self._source.taken
         self._last = asyncio.get_running_loop().time()
         count = int(min(self._windowing.left(source.full), self._policy.max_items - items))
-        if self._pace is not None and source.buffer.oldest is not None:
+        if source.buffer.oldest is not None:
             with self._waiting("pace"):
                 count = await self._pace.room(items, min(count, len(source.buffer)), source.buffer.oldest)
         encoded = await self._stager.encode(source.buffer.peek(count), items + 1)

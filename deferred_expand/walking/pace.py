@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 FINISHED_POLL = 1.0  # seconds between two looks at how many instances are finished, at first
 BURST = 0.5  # seconds' worth of items that come at once under a rate limit, at most if they come late
 _A_BIT = 1e-6  # of an item
+_NO_LIMIT = 2**62
 
 
 class Pace:
     """
+    What it is made with may be changed while the walk is under way.
+
     :param max_pending: items given or staged, but not finished, at which the walk pauses.
     :param rate_limit: items per second.
     :param finished: counts the finished ones.
@@ -28,12 +31,31 @@ class Pace:
         rate_limit: float | None = None,
         finished: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
+        self.paused = False
         self._max_pending = max_pending
         self._rate_limit = rate_limit
         self._count_finished = finished
         self._finished = 0
         self._allowed = 0.0
         self._counted_at: float | None = None
+        self._changed = asyncio.Event()  # wakes who waits by what was said before
+
+    def change(self, *, paused: bool, max_pending: int | None, rate_limit: float | None) -> None:
+        """From now on; who waits is woken."""
+        if rate_limit != self._rate_limit and self._counted_at is not None:
+            now = asyncio.get_running_loop().time()
+            if self._rate_limit is not None:
+                saved = self._allowance(self._rate_limit, self._counted_at)
+                self._allowed = min(saved, max(1.0, (rate_limit or 0.0) * BURST))
+            self._counted_at = now
+        self.paused, self._max_pending, self._rate_limit = paused, max_pending, rate_limit
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    @property
+    def holds_source(self) -> bool:
+        """Whether the source may have to wait before it is asked for more."""
+        return self.paused or self._max_pending is not None
 
     async def until_wanted(self, given: int) -> None:
         """
@@ -41,7 +63,15 @@ class Pace:
 
         :param given: items that it has given so far.
         """
-        await self._room_for_pending(given)
+        while self.holds_source:
+            await self.while_paused()
+            await self._room_for_pending(given)
+            if not self.paused:
+                return
+
+    async def while_paused(self) -> None:
+        while self.paused:
+            await self._changed.wait()
 
     def allows(self, items: int, since: float) -> int:
         """
@@ -50,7 +80,9 @@ class Pace:
         :param items: staged so far.
         :param since: when the next one came, in the loop's time.
         """
-        room = 2**62
+        if self.paused:
+            return 0
+        room = _NO_LIMIT
         if self._max_pending is not None:
             room = max(0, self._max_pending - (items - self._finished))
         if self._rate_limit is not None:
@@ -64,29 +96,38 @@ class Pace:
         :param items: staged so far.
         :param since: when the first of them came, in the loop's time.
         """
-        room = min(wanted, await self._room_for_pending(items))
-        if self._rate_limit is not None:
-            room = await self._take_allowance(room, self._rate_limit, since)
-        return room
+        while True:
+            await self.while_paused()
+            room = min(wanted, await self._room_for_pending(items))
+            if self.paused or not await self._has_allowance(room, since):
+                continue  # what holds has changed meanwhile
+            return room if self._rate_limit is None else self._take_allowance(room, self._rate_limit, since)
 
     async def _room_for_pending(self, items: int) -> int:
-        if self._max_pending is None or self._count_finished is None:
-            return 2**62
         waits = pauses(FINISHED_POLL)
-        while (room := self._max_pending - (items - self._finished)) <= 0:
-            before = self._finished
+        while self._max_pending is not None and self._count_finished is not None:
+            room = self._max_pending - (items - self._finished)
+            if room > 0:
+                return room
+            before, changed = self._finished, self._changed
             self._finished = min(items, await self._count_finished())
-            if self._finished == before:
-                await asyncio.sleep(next(waits))
-        return room
+            if self._finished == before and await _sleep(next(waits), changed):
+                waits = pauses(FINISHED_POLL)
+        return _NO_LIMIT
 
-    async def _take_allowance(self, wanted: int, rate: float, since: float) -> int:
+    async def _has_allowance(self, wanted: int, since: float) -> bool:
+        """Wait for it; ``False``: another one holds by now."""
+        rate = self._rate_limit
+        if rate is None:
+            return True
         at_once = max(1.0, min(wanted, rate * BURST))
-        while True:
-            allowance = self._allowance(rate, since)
-            if allowance >= at_once - _A_BIT:
-                break
-            await asyncio.sleep((at_once - allowance) / rate)
+        while (allowance := self._allowance(rate, since)) < at_once - _A_BIT:
+            if await _sleep((at_once - allowance) / rate, self._changed):
+                return False
+        return True
+
+    def _take_allowance(self, wanted: int, rate: float, since: float) -> int:
+        allowance = self._allowance(rate, since)
         taken = min(wanted, max(1, int(allowance + _A_BIT)))
         self._allowed, self._counted_at = allowance - taken, asyncio.get_running_loop().time()
         return taken
@@ -99,3 +140,12 @@ class Pace:
         idle = max(0.0, since - self._counted_at)
         saved = max(self._allowed, min(self._allowed + idle * rate, max(1.0, rate * BURST)))
         return saved + rate * (now - max(since, self._counted_at))
+
+
+async def _sleep(seconds: float, changed: asyncio.Event) -> bool:
+    """:return: whether something has changed before they are over."""
+    try:
+        await asyncio.wait_for(changed.wait(), seconds)
+    except asyncio.TimeoutError:
+        return False
+    return True

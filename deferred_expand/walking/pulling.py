@@ -30,7 +30,7 @@ class Puller:
         open_source: OpenSource,
         policy: WalkPolicy,
         start: Checkpoint,
-        pace: Pace | None,
+        pace: Pace,
         clock: SourceClock,
     ) -> None:
         self.buffer = PageBuffer(start.position, resumable=policy.resumable)
@@ -101,7 +101,7 @@ class Puller:
                     self.pulled.set()
                 if self.given >= self._policy.max_items:
                     return
-                if self._pace is not None or len(buffer) >= 2 * self.full:
+                if self._pace.holds_source or len(buffer) >= 2 * self.full:
                     await self._until_wanted()
                     if opening != self._opening:
                         return
@@ -116,8 +116,7 @@ class Puller:
         """Wait for what is not the source's to give."""
         opening = self._opening
         self._clock.stop()
-        if self._pace is not None:
-            await self._pace.until_wanted(self.given)
+        await self._pace.until_wanted(self.given)
         while len(self.buffer) >= 2 * self.full and opening == self._opening:
             self._room.clear()
             await self._room.wait()

@@ -14,6 +14,7 @@ from deferred_expand.exceptions import DeferredExpandError, ResultsAwaited, Sour
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure, WalkState
 from deferred_expand.walking.batching import A_MOMENT, AS_THEY_COME, Batcher
 from deferred_expand.walking.clock import PageTimedOut, SourceClock
+from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.pulling import Puller
 from deferred_expand.walking.retry import Reopenings
 from deferred_expand.walking.tasks import end, wait_patiently
@@ -21,7 +22,7 @@ from deferred_expand.walking.tasks import end, wait_patiently
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from deferred_expand.walking.pace import Pace
+    from deferred_expand.streams.control import Control
     from deferred_expand.walking.policy import WalkPolicy
     from deferred_expand.walking.pulling import OpenSource
     from deferred_expand.walking.staging import Stager
@@ -66,11 +67,14 @@ class Walk:
         waited: float = 0.0,
     ) -> None:
         self.stream = start.stream
+        self.control: Control | None = None
+        """What it obeys; ``None``: nobody has said anything."""
         self.writer = uuid4().hex[:12]
         self.clock = SourceClock(policy.limits, waited)
         # Out here cursors are sealed, in the source they are not.
         position = replace(start.position, cursor=stager.unseal(start.position.cursor))
-        self._source = Puller(open_source, policy, replace(start, position=position), pace, self.clock)
+        self._pace = pace or Pace()
+        self._source = Puller(open_source, policy, replace(start, position=position), self._pace, self.clock)
         self._stager = stager
         self._policy = policy
         self._guard = guard
@@ -82,7 +86,7 @@ class Walk:
         self._failure: Failure | None = None
         self._changed = asyncio.Event()  # there may be something to commit
         self._batcher = Batcher(
-            self._source, stager, policy, start, self.writer, self.clock, self._changed, pace
+            self._source, stager, policy, start, self.writer, self.clock, self._changed, self._pace
         )
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Future[None] | None = None  # while it runs
@@ -151,10 +155,19 @@ class Walk:
     @property
     def state(self) -> WalkState:
         """For people."""
-        waits_for = "retry" if self._pauses else self._batcher.waits_for
+        waits_for = "pause" if self._pace.paused else "retry" if self._pauses else self._batcher.waits_for
         if waits_for != self._waited_for[0]:
             self._waited_for = waits_for, int(time.time())
         return WalkState(self.given, *self._waited_for, self._reopened, self._error or None)
+
+    def obey(self, control: Control) -> None:
+        """What a person wants from now on."""
+        if control == self.control:
+            return
+        self.control, size = control, self._policy.unit.size  # windows count as full ones
+        pending = None if control.max_pending is None else control.max_pending * size
+        self._pace.change(paused=control.paused, max_pending=pending, rate_limit=control.rate_limit)
+        self._batcher.look()
 
     def hurry(self) -> None:
         """Stage what there is, without waiting for more."""

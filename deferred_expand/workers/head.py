@@ -85,7 +85,8 @@ class StreamHeadOperator(SourceArguments):
         if log.failure is not None and log.failed_try != wait.try_number:
             self.log.info("A new try: the stream goes on after item %d", log.items)
             begun = replace(begun, failure=None, failed_try=None)
-        if self._definition.tolerance is not None and (log.failed_before or (0, 0))[0] != wait.try_number:
+        is_known = (log.failed_before or (0, 0))[0] == wait.try_number
+        if not is_known and (wait.try_number > 1 or self._definition.control.tolerance is not None):
             begun = replace(
                 begun, failed_before=(wait.try_number, count_failed(self._definition, wait.run_id))
             )
@@ -139,7 +140,7 @@ class StreamHeadOperator(SourceArguments):
     def _go_on(self, context: Any, wait: StreamWait, log: CommitLog) -> None:
         set_map_index_label(context, log.label)
         if not log.ended and log.failure is None:
-            if self._definition.tolerance is not None and not is_in_process():
+            if not is_in_process():
                 self._require_few_failed_items(wait, log)
             return self._take(context, wait, log, wait.go_on(log))
         self._require_all_instances(wait.ref, log)
@@ -152,7 +153,7 @@ class StreamHeadOperator(SourceArguments):
     def _require_few_failed_items(self, wait: StreamWait, log: CommitLog) -> None:
         _, before = log.failed_before or (0, 0)
         try:
-            require_few_failed_items(self._definition, wait.run_id, before)
+            require_few_failed_items(self._definition, wait.run_id, before, wait.control())
         except TooManyItemsFailed as error:
             self._end_as(Failure.of(error), log.items)
 

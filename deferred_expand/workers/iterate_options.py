@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from deferred_expand.iterating.limits import Limits, check_concurrency
-from deferred_expand.iterating.tolerance import Tolerance
+from deferred_expand.streams.tolerance import Tolerance
 from deferred_expand.walking.retry import SourceRetry
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from deferred_expand.airflow_internals.sdk import BaseOperator, BaseTrigger
     from deferred_expand.definition import StreamDefinition
     from deferred_expand.streams.commit_log import CommitLog
+    from deferred_expand.streams.control import Control
 
 
 class StreamWait:
@@ -79,6 +80,13 @@ class StreamWait:
             self.until,
         )
         return trigger_for(expansion, self._source_kwargs, carry(self._context), self._task.get_dag())
+
+    def control(self) -> Control:
+        """What holds of the stream: as the DAG says, or as a person has written over that."""
+        try:
+            return self._definition.control.changed_by(self.store.read_control())
+        except ValueError:
+            return self._definition.control  # its trigger says what is wrong
 
     def _dag_file(self) -> DagFile | None:
         found = bundle_of(self._context)

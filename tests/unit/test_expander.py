@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from deferred_expand.airflow_internals.heads import Head
 from deferred_expand.committing.board import CommitBoard
 from deferred_expand.committing.store import StreamStore
+from deferred_expand.plugin import controls as controls_module
 from deferred_expand.plugin import expander as expander_module
 from deferred_expand.plugin.commit import Committed
 from deferred_expand.plugin.expander import Expander
@@ -111,6 +112,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> MemoryAirflow:
     monkeypatch.setattr(expander_module, "missing_places", lambda *_: {})
     for name in ("announced_heads", "heads_with_removed_items", "states_of"):
         monkeypatch.setattr(expander_module, name, partial(getattr(memory_database, name), "insert"))
+    monkeypatch.setattr(controls_module, "written_by_people", lambda *_: {})
     tables = airflow.tables
     tables.instances["insert", 0], tables.head.trigger_id, tables.triggers[7] = "deferred", 7, 1
     return airflow

@@ -195,7 +195,7 @@ async def test_items_that_fail_are_seen_while_the_source_is_walked(
     monkeypatch.setattr(failing_fast, "ITEMS_INTERVAL", 0.01)
     airflow.tables.instances |= {("insert", 1): "failed", ("insert", 2): None}
     expansion = Expansion(failing_fast_definition, RUN_ID, "s", for_head=True, failed_before=1)
-    watching = asyncio.create_task(watch_items(expansion))
+    watching = asyncio.create_task(watch_items(expansion, lambda: failing_fast_definition.control))
     airflow.tables.instances["insert", 1] = None  # cleared; it fails again later, which is news
     seen = airflow.requests[GetTICount]
     while airflow.requests[GetTICount] < seen + 2:  # noqa: ASYNC110 - of the thread that asks
