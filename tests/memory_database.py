@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import product
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -194,6 +194,16 @@ def announced_heads(
     at = EPOCH + timedelta(seconds=written)
     place = (DAG_ID, RUN_ID, task_id, map_index)
     return [Head(row.id, *place, row.try_number, row.trigger_id, None, at, group_id)]
+
+
+def written_by_people(session: MemorySession, key: str) -> dict[tuple[str, str, str], datetime]:
+    session.statement()
+    tables = session.airflow.tables
+    return {
+        (DAG_ID, RUN_ID, task_id): EPOCH + timedelta(seconds=at)
+        for (task_id, map_index, named), at in tables.written.items()
+        if named == key and map_index == -1 and (task_id, map_index, named) in tables.xcoms
+    }
 
 
 def heads_with_removed_items(task_id: str, session: MemorySession, triggerer_id: int) -> set[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.cli.simple_table import AirflowConsole
 from airflow.jobs.job import Job
@@ -29,12 +29,29 @@ if TYPE_CHECKING:
 BUCKETS = 100  # points of the line of what is finished
 
 
+class Keys(NamedTuple):
+    """
+    Of the XComs of a stream.
+
+    :param log: its commit log.
+    :param record: what its unmapped task has written down of it.
+    :param control: what a person has.
+    :param announcement: of its trigger, kept under the instance that waits.
+    """
+
+    log: str
+    record: str
+    control: str
+    announcement: str
+
+
 @dataclass
 class StreamFound:
     """
     :param task_id: of the unmapped task.
-    :param written: what that has written down of the stream when it was done.
+    :param record: what that has written down of the stream.
     :param log: its commit log, as it is stored.
+    :param control: what a person has written, whatever it is.
     :param head: the instance that waits for the stream: task and map index.
     :param state: of the head.
     :param triggerer_id: of the triggerer that its trigger is assigned to; where that is, and its last beat.
@@ -45,8 +62,9 @@ class StreamFound:
     dag_id: str
     run_id: str
     task_id: str
-    written: dict[str, Any] | None
+    record: dict[str, Any] | None
     log: Any
+    control: Any = None
     run_state: str | None = None
     head: tuple[str, int] = ("", -1)
     state: str | None = None
@@ -61,45 +79,38 @@ class StreamFound:
     @property
     def mapped_task_id(self) -> str | None:
         """Whose instances are the items'; of a task group, the task whose results count."""
-        return self.written["mapped_task"] if self.written else None
+        return self.record["mapped_task"] if self.record else None
+
+    @property
+    def first_index(self) -> int:
+        """The map index of the first item: the stream head is before it, but beside a task group."""
+        return 0 if self.record and "head" in self.record else 1
 
 
 def find_streams(
-    session: Session, keys: tuple[str, str, str], dag_id: str | None = None, run_id: str | None = None
+    session: Session, keys: Keys, dag_id: str | None = None, run_id: str | None = None
 ) -> list[StreamFound]:
-    """
-    Of one run; without, of all that are running. In three statements, however many there are.
-
-    :param keys: of commit logs, of what unmapped tasks have written down, and of announcements.
-    """
-    log, written = XComModel, aliased(XComModel)
-    same = (written.dag_id == log.dag_id, written.run_id == log.run_id, written.task_id == log.task_id)
+    """Of one run; without, of all that are running. In three statements, however many there are."""
+    log, record, control = XComModel, aliased(XComModel), aliased(XComModel)
     query = (
-        select(log.dag_id, log.run_id, log.task_id, written.value, log.value, DagRun.state)
+        select(log.dag_id, log.run_id, log.task_id, record.value, log.value, control.value, DagRun.state)
         .join(DagRun, and_(DagRun.dag_id == log.dag_id, DagRun.run_id == log.run_id))
-        .outerjoin(written, and_(*same, written.map_index == -1, written.key == keys[1]))
-        .where(log.key == keys[0])
+        .where(log.key == keys.log)
         .order_by(log.dag_id, log.run_id, log.task_id)
     )
+    for beside, key in ((record, keys.record), (control, keys.control)):
+        same = [getattr(beside, name) == getattr(log, name) for name in ("dag_id", "run_id", "task_id")]
+        query = query.outerjoin(beside, and_(*same, beside.map_index == -1, beside.key == key))
     if dag_id is None:
         query = query.where(DagRun.state == "running")
     else:
         query = query.where(log.dag_id == dag_id, log.run_id == run_id)
     found = [StreamFound(*row) for row in session.execute(query)]
     for stream in found:
-        stream.head = _head(stream)
-    _look_at_heads(session, found, keys[2])
+        stream.head = tuple(stream.record["waiter"]) if stream.record else (stream.task_id, -1)
+    _look_at_heads(session, found, keys.announcement)
     _count_items(session, found)
     return found
-
-
-def _head(stream: StreamFound) -> tuple[str, int]:
-    """As the unmapped task has written down when it was done; it waits itself before."""
-    written = stream.written or {}
-    if beside_group := written.get("head"):
-        return beside_group, -1
-    mapped = written.get("mapped_task")
-    return (mapped, 0) if mapped else (stream.task_id, -1)
 
 
 def _look_at_heads(session: Session, found: list[StreamFound], announcement: str) -> None:
@@ -149,7 +160,7 @@ def _count_items(session: Session, found: list[StreamFound]) -> None:
     )
     counts: dict[Any, dict[str, int]] = defaultdict(Counter)
     for *row, is_first, state, count in session.execute(query):
-        if not (is_first and of_key[tuple(row)].head[1] == 0):  # which is the head
+        if not (is_first and of_key[tuple(row)].first_index):  # which is the head
             counts[tuple(row)][state or "none"] += count
     for stream_key, items in counts.items():
         of_key[stream_key].items = items
@@ -176,7 +187,7 @@ class TimesOfItems:
 
 
 def times_of_items(
-    session: Session, stream: StreamFound, log: CommitLog, names: tuple[str, str]
+    session: Session, stream: StreamFound, log: CommitLog, names: tuple[str, str], *, finished: bool = True
 ) -> TimesOfItems:
     """
     Of no batch the items are read, and of a hundred thousand instances a hundred numbers.
@@ -191,10 +202,11 @@ def times_of_items(
     of_pages = select(XComModel.value).filter_by(**where)
     pages += session.scalars(of_pages.where(XComModel.key.startswith(names[1], autoescape=True)))
     entries = sorted(tuple(entry) for page in [*pages, *log.index[:1]] for entry in page)
-    ends = [first - 1 for first, _ in entries[1:]] + [log.items]
-    at_batches = [(times.get(names[0] + name), end) for (_, name), end in zip(entries, ends, strict=False)]
+    last = [first - 1 for first, _ in entries[1:]] + [log.items]
+    at_batches = [(times.get(names[0] + name), end) for (_, name), end in zip(entries, last, strict=False)]
     committed = [(at, end) for at, end in at_batches if at is not None]
-    return TimesOfItems(committed, _finished(session, stream, committed[0][0]) if committed else [])
+    ends = _finished(session, stream, committed[0][0]) if committed and finished else []
+    return TimesOfItems(committed, ends)
 
 
 def _finished(session: Session, stream: StreamFound, since: float) -> list[tuple[float, int]]:
@@ -215,12 +227,11 @@ def _finished(session: Session, stream: StreamFound, since: float) -> list[tuple
 
 
 def _items_of(stream: StreamFound) -> tuple[Any, ...]:
-    first = 1 if stream.head[1] == 0 else 0
     return (
         TaskInstance.dag_id == stream.dag_id,
         TaskInstance.run_id == stream.run_id,
         TaskInstance.task_id == stream.mapped_task_id,
-        TaskInstance.map_index >= first,
+        TaskInstance.map_index >= stream.first_index,
     )
 
 

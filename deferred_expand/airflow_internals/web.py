@@ -42,9 +42,17 @@ def may_change(user: Any, dag_id: str) -> bool:
     return _may(user, "PUT", _details([dag_id])[dag_id])
 
 
-def _may(user: Any, method: Any, details: DagDetails) -> bool:
+def may_write_xcoms(user: Any, dag_id: str) -> bool:
+    """Whether the user may write XComs of a DAG, new ones and others: rights of their own with FAB."""
+    details = _details([dag_id])[dag_id]
+    return all(_may(user, method, details, DagAccessEntity.XCOM) for method in ("POST", "PUT"))
+
+
+def _may(
+    user: Any, method: Any, details: DagDetails, entity: DagAccessEntity = DagAccessEntity.TASK_INSTANCE
+) -> bool:
     return get_auth_manager().is_authorized_dag(
-        method=method, access_entity=DagAccessEntity.TASK_INSTANCE, details=details, user=user
+        method=method, access_entity=entity, details=details, user=user
     )
 
 
@@ -53,4 +61,4 @@ def _details(dag_ids: Collection[str]) -> dict[str, DagDetails]:
     return {dag_id: DagDetails(id=dag_id, team_name=teams.get(dag_id)) for dag_id in dag_ids}
 
 
-__all__ = ["READS_INSTANCES", "GetUserDep", "SessionDep", "may_change", "readable"]
+__all__ = ["READS_INSTANCES", "GetUserDep", "SessionDep", "may_change", "may_write_xcoms", "readable"]

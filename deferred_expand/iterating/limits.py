@@ -7,6 +7,9 @@ from typing import Any
 
 from deferred_expand.streams.tolerance import Tolerance
 
+LIMITS_KEY = "deferred_expand.limits"
+"""Of the task state store, where a person may write them."""
+
 
 @dataclass(frozen=True)
 class Limits:

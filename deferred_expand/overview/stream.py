@@ -7,14 +7,16 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from deferred_expand.airflow_internals.comms import ENDED_STATES
-from deferred_expand.committing.store import ANNOUNCEMENT_KEY, LOG_KEY, STREAM_KEY
+from deferred_expand.airflow_internals.overview import Keys
+from deferred_expand.committing.store import ANNOUNCEMENT_KEY, CONTROL_KEY, LOG_KEY, STREAM_KEY
 from deferred_expand.streams.commit_log import CommitLog
+from deferred_expand.streams.control import Control
 from deferred_expand.streams.events import WalkState
 
 if TYPE_CHECKING:
     from deferred_expand.airflow_internals.overview import StreamFound
 
-KEYS = (LOG_KEY, STREAM_KEY, ANNOUNCEMENT_KEY)
+KEYS = Keys(LOG_KEY, STREAM_KEY, CONTROL_KEY, ANNOUNCEMENT_KEY)
 RUNNING = ("running", "restarting")
 FAILED = ("failed", "upstream_failed")
 WAITS_FOR = {
@@ -22,6 +24,7 @@ WAITS_FOR = {
     "commits": "commits, as it is walk_ahead of these",
     "pace": "max_pending or rate_limit",
     "retry": "the source to be opened again",
+    "pause": "a person to have it go on",
 }
 
 
@@ -65,6 +68,22 @@ class Stream:
     def mapped_task_id(self) -> str | None:
         return self.found.mapped_task_id
 
+    def is_called(self, task_id: str) -> bool:
+        """By the id of its task, of the task over it, or of the task of its head."""
+        return task_id in (self.task_id, self.mapped_task_id, self.head[0])
+
+    @property
+    def parents(self) -> list[str]:
+        """Ids of the tasks of the streams of its run that this one is made of."""
+        return list(self.record.get("follows", []))
+
+    def related(self, of_run: list[Stream]) -> tuple[list[Stream], list[Stream]]:
+        """Those that it follows, and those that follow it."""
+        return (
+            [one for one in of_run if one.task_id in self.parents],
+            [one for one in of_run if self.task_id in one.parents],
+        )
+
     def count(self, *states: str) -> int:
         return sum(self.counts.get(state, 0) for state in states)
 
@@ -106,6 +125,58 @@ class Stream:
         told = (self.found.announced or {}).get("walk")
         return WalkState(**told) if told and self.is_open else None
 
+    # -- what its DAG says, and people ----------------------------------------------------------------
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the unmapped task has written down (workers/described.py)."""
+        return self.found.record or {}
+
+    @property
+    def by_dag(self) -> Control:
+        return Control(**self.record.get("control", {}))
+
+    @property
+    def control(self) -> Control:
+        """What holds; of what cannot be obeyed, nothing does."""
+        try:
+            return self.by_dag.changed_by(self.found.control)
+        except ValueError:
+            return self.by_dag
+
+    def control_of(self, name: str) -> Any:
+        return getattr(self.control, name)
+
+    @property
+    def refused(self) -> str | None:
+        """Why what a person has written is not obeyed."""
+        try:
+            self.by_dag.changed_by(self.found.control)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What a person has written, where it can be obeyed."""
+        written = self.found.control
+        return dict(written) if isinstance(written, dict) and self.refused is None else {}
+
+    @property
+    def can_be_changed(self) -> bool:
+        """While it is walked; where workers walk it, they go on from hop to hop as they are."""
+        return self.is_open and not self.record.get("walked_on_workers", False)
+
+    @property
+    def left(self) -> int | None:
+        """Items that are not finished, where it is known how many there will be."""
+        if self.mapped_task_id is None:
+            return None
+        end = self.items if not self.is_open else self.record.get("max_items")
+        return None if end is None else max(0, end - self.finished)
+
+    # -- how it is doing ------------------------------------------------------------------------------
+
     @property
     def waits_for(self) -> str | None:
         return None if self.walk is None or self.walk.waits_for is None else WAITS_FOR[self.walk.waits_for]
@@ -113,7 +184,7 @@ class Stream:
     @property
     def state(self) -> str:
         if self.is_open:
-            return "open"
+            return "paused" if self.control.paused else "open"
         if self.log.ended:
             return "ended"
         return "failed" if self.log.failure else f"stopped ({self.found.state})"
@@ -165,6 +236,35 @@ class Stream:
         """The same with what it waits for, and what is over."""
         failure = self.log.failure.message if self.log.failure else None
         return {**self.row(), "state": self.state, "waits_for": self.waits_for, "failure": failure}
+
+
+def limits_by_dag(stream: Stream) -> list[tuple[str, Any]]:
+    """Names of what a person may change beside pausing, with what the DAG says."""
+    return [(name, getattr(stream.by_dag, name)) for name in ("max_pending", "rate_limit", "tolerate")]
+
+
+def in_line(streams: list[Stream]) -> list[tuple[int, Stream]]:
+    """What follows another one right behind it, with how deep that is."""
+    line: list[tuple[int, Stream]] = []
+    placed: set[tuple[str, str, str]] = set()
+
+    def place(stream: Stream, depth: int) -> None:
+        key = (stream.dag_id, stream.run_id, stream.task_id)
+        if key in placed:
+            return
+        placed.add(key)
+        line.append((depth, stream))
+        for other in of_run[stream.dag_id, stream.run_id]:
+            if stream.task_id in other.parents:
+                place(other, depth + 1)
+
+    of_run: dict[tuple[str, str], list[Stream]] = {}
+    for stream in streams:
+        of_run.setdefault((stream.dag_id, stream.run_id), []).append(stream)
+    for stream in streams:
+        if not any(one.task_id in stream.parents for one in of_run[stream.dag_id, stream.run_id]):
+            place(stream, 0)
+    return line
 
 
 def clock(seconds: int) -> str:

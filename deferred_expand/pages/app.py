@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,23 +13,28 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from deferred_expand.airflow_internals.overview import failed_items, find_streams, times_of_items
+from deferred_expand.airflow_internals.run_overview import iterating_instances, waiting_windows
 from deferred_expand.airflow_internals.web import (
     READS_INSTANCES,
     GetUserDep,
     SessionDep,
     may_change,
+    may_write_xcoms,
     readable,
 )
-from deferred_expand.committing.store import BATCHES, INDEX
-from deferred_expand.overview.stream import KEYS, Stream, clock, moment
-from deferred_expand.pages.chart import draw
+from deferred_expand.committing.store import BATCHES, CHILD_KEY, INDEX
+from deferred_expand.overview.iterating import KEYS as ITERATING
+from deferred_expand.overview.iterating import Iterating
+from deferred_expand.overview.stream import KEYS, Stream, clock, in_line, limits_by_dag, moment
+from deferred_expand.pages.chart import a_minute, draw
 from deferred_expand.pages.links import links
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 HERE = Path(__file__).parent
-MOST_FAILURES = 50  # that are listed
+MOST_LISTED = 50  # failed items, windows, instances that iterate
+MOST_DRAWN = 4  # streams beside one, in its picture
 #: Nothing leaves the deployment, nothing within a page is run, and only Airflow may frame it.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -46,8 +53,8 @@ _templates = Environment(
     lstrip_blocks=True,
     undefined=StrictUndefined,
 )
-_templates.filters.update({"number": "{:,}".format, "clock": clock, "moment": moment})
-_templates.globals["links"] = links
+_templates.filters.update({"number": "{:,}".format, "clock": clock, "moment": moment, "json": json.dumps})
+_templates.globals.update(links=links, parts_of_control=limits_by_dag)
 
 
 def _page(request: Request, template: str, **values: Any) -> HTMLResponse:
@@ -63,37 +70,58 @@ def open_streams(request: Request, user: GetUserDep, session: SessionDep) -> HTM
     found = [stream for stream in map(Stream.of, find_streams(session, KEYS)) if stream.is_open]
     allowed = readable(user, {stream.dag_id for stream in found})
     streams = [stream for stream in found if stream.dag_id in allowed]
-    return _page(request, "list.html", streams=streams, of_run=False)
+    return _page(request, "list.html", streams=in_line(streams), of_run=False)
 
 
 @app.get("/run", dependencies=[READS_INSTANCES])
-def streams_of_run(request: Request, session: SessionDep, dag_id: str, run_id: str) -> HTMLResponse:
-    streams = [Stream.of(found) for found in find_streams(session, KEYS, dag_id, run_id)]
-    return _page(request, "list.html", streams=streams, of_run=True)
+def streams_of_run(
+    request: Request, user: GetUserDep, session: SessionDep, dag_id: str, run_id: str
+) -> HTMLResponse:
+    """With what follows a stream below it; what iterates, and what waits for windows, beside them."""
+    streams = in_line([Stream.of(found) for found in find_streams(session, KEYS, dag_id, run_id)])
+    instances = iterating_instances(session, dag_id, run_id, ITERATING, MOST_LISTED)
+    return _page(
+        request,
+        "list.html",
+        streams=streams,
+        of_run=True,
+        dag_id=dag_id,
+        run_id=run_id,
+        iterating=[Iterating.of(found) for found in instances],
+        windows=waiting_windows(session, dag_id, run_id, CHILD_KEY, MOST_LISTED),
+        may_change=may_change(user, dag_id),
+    )
 
 
 @app.get("/stream", dependencies=[READS_INSTANCES])
 def one_stream(
     request: Request, user: GetUserDep, session: SessionDep, dag_id: str, run_id: str, task_id: str
 ) -> HTMLResponse:
-    stream = _find(session, dag_id, run_id, task_id)
+    of_run = [Stream.of(found) for found in find_streams(session, KEYS, dag_id, run_id)]
+    stream = next((one for one in of_run if one.is_called(task_id)), None)
     if stream is None:
         return _page(request, "none.html", task_id=task_id)
-    picture = None
-    if request.headers.get("x-part") != "1":
-        picture = draw(times_of_items(session, stream.found, stream.log, (BATCHES, f"{INDEX}0.")))
+    follows, followed_by = stream.related(of_run)
+    shown = {} if request.headers.get("x-part") == "1" else _drawn(session, stream, [*follows, *followed_by])
     return _page(
         request,
         "stream.html",
         stream=stream,
-        failures=failed_items(session, stream.found, MOST_FAILURES) if stream.failed else [],
-        picture=picture,
+        follows=follows,
+        followed_by=followed_by,
+        failures=failed_items(session, stream.found, MOST_LISTED) if stream.failed else [],
         may_change=may_change(user, dag_id),
+        may_write=may_write_xcoms(user, dag_id),
+        **{"picture": None, "rates": (None, None), "others": [], **shown},
     )
 
 
-def _find(session: Session, dag_id: str, run_id: str, task_id: str) -> Stream | None:
-    for found in find_streams(session, KEYS, dag_id, run_id):
-        if task_id in (found.task_id, found.mapped_task_id, found.head[0]):
-            return Stream.of(found)
-    return None
+def _drawn(session: Session, stream: Stream, related: list[Stream]) -> dict[str, Any]:
+    """What is read when a page is opened, and now and then."""
+    names = BATCHES, f"{INDEX}0."
+    times = times_of_items(session, stream.found, stream.log, names)
+    others = related[:MOST_DRAWN]
+    beside = [times_of_items(session, one.found, one.log, names, finished=False) for one in others]
+    now = time.time()
+    rates = a_minute(times.committed, now), a_minute(times.finished, now)
+    return {"picture": draw(times, beside), "rates": rates, "others": others}

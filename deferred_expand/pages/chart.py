@@ -15,25 +15,46 @@ WIDTH, HEIGHT = 900, 220
 LEFT, BOTTOM, TOP, RIGHT = 60, 24, 10, 10
 LINES = 5  # of the grid, each way
 MOST_POINTS = 300
+RATE_OVER = 60.0  # seconds
 
 Point = tuple[float, int]
 """Seconds since the epoch, and items by then."""
 
 
-def draw(times: TimesOfItems) -> Markup | None:
-    """``None``: nothing is committed yet."""
+def draw(times: TimesOfItems, others: Sequence[TimesOfItems] = ()) -> Markup | None:
+    """
+    ``None``: nothing is committed yet.
+
+    :param others: streams that this one follows, or that follow it.
+    """
     committed, finished = times.committed, times.finished
     if not committed:
         return None
-    frame = _Frame([*committed, *finished])
+    beside = [other.committed for other in others if other.committed]
+    frame = _Frame([*committed, *finished, *(point for points in beside for point in points)])
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{_told(times)}">',
         *frame.grid(),
+        *(f'<path class="line other" d="{frame.steps(points)}"/>' for points in beside),
         f'<path class="line committed" d="{frame.steps(committed)}"/>',
     ]
     if finished:
         parts.append(f'<path class="line finished" d="{frame.steps(finished)}"/>')
     return Markup("".join([*parts, "</svg>"]))  # numbers only
+
+
+def a_minute(points: Sequence[Point], now: float) -> float:
+    """
+    How much has come of late.
+
+    :param now: in seconds since the epoch.
+    """
+    if not points:
+        return 0.0
+    before = [(at, items) for at, items in points if at <= now - RATE_OVER]
+    at, items = before[-1] if before else (points[0][0], 0)
+    seconds = RATE_OVER if before else max(now - at, 1.0)
+    return 60 * (points[-1][1] - items) / seconds
 
 
 def _told(times: TimesOfItems) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deferred_expand.workers.described import record_of
 from deferred_expand.workers.head import StreamHeadOperator
-from deferred_expand.workers.opener import describe_stream, require_room
+from deferred_expand.workers.opener import require_room
 
 if TYPE_CHECKING:
     from deferred_expand.streams.commit_log import Commit, CommitLog
@@ -26,7 +27,8 @@ class GroupHeadOperator(StreamHeadOperator):
     ui_color = "#e8f0fe"
 
     def execute(self, context: Any) -> None:
-        self._wait(context).store.write_down(describe_stream(self._definition))
+        wait = self._wait(context)
+        wait.store.write_down(record_of(self._definition, wait.ref.walker))
         super().execute(context)
 
     def _write(self, wait: StreamWait, plan: Commit) -> None:

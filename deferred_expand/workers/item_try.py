@@ -24,6 +24,7 @@ from deferred_expand.exceptions import ItemsFailed
 from deferred_expand.iterating.checkpoints import Checkpoints
 from deferred_expand.iterating.engine import Engine
 from deferred_expand.iterating.ledger import DONE, FAILURES_KEY, Ledger
+from deferred_expand.iterating.limits import LIMITS_KEY
 from deferred_expand.iterating.places import HandOver, Item
 from deferred_expand.walking.watchdog import LoopWatchdog
 from deferred_expand.workers.digests import digest_of
@@ -48,7 +49,6 @@ log = logging.getLogger(__name__)
 
 ROW_BYTES = 500  # of a row in the ledger, beside its result
 BLOCKED_AFTER = 5.0  # seconds
-LIMITS_KEY = "deferred_expand.limits"
 LAST_ATTEMPTS = 5  # to write down what has ended, when there is nothing else to do
 LAST_PAUSE = 2.0  # seconds between them
 READ_AT_ONCE = 100  # items

@@ -17,6 +17,7 @@ from deferred_expand.sources.opening import is_operator
 from deferred_expand.streams.commit_log import CommitLog, plan_commit
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.streams.page import START
+from deferred_expand.workers.described import describe_stream, record_of
 from deferred_expand.workers.last_run import position_after_last_run
 from deferred_expand.workers.reader import come_back_unless_over
 from deferred_expand.workers.waiting import StreamWait
@@ -35,12 +36,6 @@ def error_of(failure: Failure, hint: str = "") -> Exception:
         return AirflowSkipException(failure.message)
     message = failure.message + hint
     return AirflowFailException(message) if failure.outcome == "fail" else SourceFailed(message)
-
-
-def describe_stream(definition: StreamDefinition) -> dict[str, Any]:
-    """For those who look at streams, and at what the unmapped task has returned."""
-    described = {"stream_of": str(definition.source), "mapped_task": definition.mapped_task_id}
-    return described if definition.group is None else {**described, "head": definition.group.head_task_id}
 
 
 def require_room(definition: StreamDefinition, run_id: str, plan: Commit) -> None:
@@ -80,6 +75,7 @@ class StreamOpener:
         now, unit = int(time.time()), self._definition.unit.kind
         log = CommitLog(uuid4().hex, position=self._begin(), at=now, unit=unit, opened=now)
         self._wait.store.write_log(log)
+        self._wait.store.write_down(record_of(self._definition, (ref.task_id, -1)))
         if ref.mapped_task_id is None or self._definition.group is not None:
             for parent in self._definition.parent_refs(self._wait.run_id):
                 come_back_unless_over(StreamStore(parent))
@@ -140,10 +136,9 @@ class StreamOpener:
         definition, store = self._definition, self._wait.store
         tasks = (definition.mapped_task_id,) if definition.group is None else definition.group.task_ids
         store.forget_results(log.items + 1, until or 0, [task for task in tasks if task is not None])
-        stream = describe_stream(definition)
-        store.write_down(stream)
+        store.write_down(record_of(definition, self._wait.ref.walker))
         items = f"are read by a task that is given {definition.task_id!r}.output"
-        return MappableValue({**stream, "items": items}, mapped_length=self._length(log))
+        return MappableValue({**describe_stream(definition), "items": items}, mapped_length=self._length(log))
 
     def _is_far_enough(self, log: CommitLog, until: int | None) -> bool:
         if log.ended and (log.grown is None or not log.is_behind):

@@ -6,19 +6,20 @@ import json
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 from airflow.sdk import DAG
+from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException, TaskDeferred
 
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.airflow_internals.sdk import TriggerEvent
 from deferred_expand.committing.board import install_board
-from deferred_expand.committing.store import ANNOUNCEMENT_KEY, StreamStore
+from deferred_expand.committing.store import ANNOUNCEMENT_KEY, CONTROL_KEY, StreamStore
 from deferred_expand.exceptions import ItemsRemoved, SourceError
-from deferred_expand.plugin import expander
+from deferred_expand.plugin import controls, expander
 from deferred_expand.streams import commit_index
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import BatchEvent
@@ -89,6 +90,7 @@ class StreamProcesses:
         self.patches.setattr(expander, "create_session", self.database.create_session)
         self.patches.setattr(expander, "StreamRecords", memory_database.MemoryRecords)
         self.patches.setattr(expander, "missing_places", lambda *_: {})
+        self.patches.setattr(controls, "written_by_people", memory_database.written_by_people)
         for name in ("announced_heads", "heads_with_removed_items", "states_of"):
             self.patches.setattr(expander, name, partial(getattr(memory_database, name), INSERT))
 
@@ -100,6 +102,14 @@ class StreamProcesses:
         self.airflow.tables.instances = {(USERS, -1): "success", self.head_place: "queued"}
         self.start_triggerer(batch_size=3)
         self.let_worker()
+
+    def write_control(self, written: Any) -> None:
+        """:param written: ``None``: it is deleted."""
+        where: dict[str, Any] = {"dag_id": DAG_ID, "run_id": RUN_ID, "task_id": USERS, "map_index": -1}
+        if written is None:
+            BaseXCom.delete(key=CONTROL_KEY, **where)
+        else:
+            BaseXCom.set(key=CONTROL_KEY, value=written, **where)
 
     # -- what the database says -------------------------------------------------------------------
 

@@ -43,8 +43,10 @@ awaits = st.integers(0, 30)
 calls = st.none() | st.integers(0, 8)
 batch_sizes = st.integers(1, 6)
 which = st.sampled_from([0, 0, 1, 2])
-FOUND = 2  # statements in which an expander finds heads; with the next it locks one
+FOUND = 3  # statements in which an expander finds heads; with the next it locks one
 FINISH = 600  # rounds
+CONTROLS: list[Any] = [{"paused": True}, {"paused": True}, {"paused": False}, {"max_pending": 1}]
+CONTROLS += [{"max_pending": 3}, {"rate_limit": 20}, {"max_pending": "many"}, None]
 
 
 class Stream(StreamProcesses, RuleBasedStateMachine):
@@ -177,6 +179,10 @@ class Stream(StreamProcesses, RuleBasedStateMachine):
     def someone_clears_the_head(self) -> None:
         self.begin_new_try()
 
+    @rule(written=st.sampled_from(CONTROLS))
+    def a_person_changes_it(self, written: Any) -> None:
+        self.write_control(written)
+
     # -- the source, the scheduler and the items --------------------------------------------------
 
     @rule(page=st.integers(0, 8))
@@ -225,6 +231,7 @@ class Stream(StreamProcesses, RuleBasedStateMachine):
     def finish(self, pace: float = 0.1) -> None:
         """Nothing breaks any more; passes of the scheduler still lie across commits."""
         self.source.breaks.clear()
+        self.write_control(None)
         triggerer = self.triggerers[-1]
         for number in range(FINISH):
             self.load_triggers(triggerer)

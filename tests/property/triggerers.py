@@ -15,7 +15,7 @@ from deferred_expand.plugin import expander as expander_module
 from deferred_expand.plugin import groups
 from deferred_expand.plugin.expander import Expander
 from deferred_expand.plugin.groups import GroupGrower
-from deferred_expand.triggers import ending, growing, handover, session, walks
+from deferred_expand.triggers import control, ending, growing, handover, session, walks
 from deferred_expand.triggers.session import StreamSession
 from deferred_expand.triggers.walks import WalkOpener
 from deferred_expand.walking.registry import WalkRegistry
@@ -87,10 +87,10 @@ def install(patches: pytest.MonkeyPatch, clock: Clock) -> None:
     patches.setenv("AIRFLOW_DISABLE_GREENBACK_PORTAL", "true")
     patches.setattr(groups, "threading", _InlineThreading)
     patches.setattr(GroupGrower, "_wake", lambda grower: None)
-    for module in (board_module, expander_module, handover, groups, growing):
+    for module in (board_module, control, expander_module, handover, groups, growing):
         patches.setattr(module, "time", clock)
     threads = _InlineThreads()
-    for module in (session, ending, walks):
+    for module in (control, session, ending, walks):
         patches.setattr(module, "call_in_thread", threads.run)
     for module in (stager, ending):
         patches.setattr(module, "Threads", lambda _: threads)

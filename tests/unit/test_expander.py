@@ -112,7 +112,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> MemoryAirflow:
     monkeypatch.setattr(expander_module, "missing_places", lambda *_: {})
     for name in ("announced_heads", "heads_with_removed_items", "states_of"):
         monkeypatch.setattr(expander_module, name, partial(getattr(memory_database, name), "insert"))
-    monkeypatch.setattr(controls_module, "written_by_people", lambda *_: {})
+    monkeypatch.setattr(controls_module, "written_by_people", memory_database.written_by_people)
     tables = airflow.tables
     tables.instances["insert", 0], tables.head.trigger_id, tables.triggers[7] = "deferred", 7, 1
     return airflow

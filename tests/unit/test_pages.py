@@ -65,7 +65,7 @@ def stream(request: pytest.FixtureRequest, database: str) -> OpenStream:
         run = records.lock(TRIGGERER)
         assert run is not None
         commit_announced(records, run, head, "board", may_end=False)
-        described = {"stream_of": f"my.sources:{HOSTILE}", "mapped_task": INSERT}
+        described = {"stream_of": f"my.sources:{HOSTILE}", "mapped_task": INSERT, "waiter": [INSERT, 0]}
         write_xcom(session, run, STREAM_KEY, USERS, -1, described)
         for name in ("0.writer", "1.writer"):
             write_xcom(session, run, f"deferred_expand.batch.{name}", USERS, -1, ["1"])
@@ -122,7 +122,7 @@ def test_what_its_walk_waits_for_is_shown(server: Any, stream: OpenStream) -> No
         write_xcom(session, stream.run(session), ANNOUNCEMENT_KEY, INSERT, 0, announcement.to_json())
     page = browser(server, "vic").get(address(stream)).text
     assert "the source to be opened again, since 2023-11-14 22:13:20 UTC" in page
-    assert "12 by the source so far" in page
+    assert "<b>12</b>given" in page
     assert HOSTILE not in page
 
 
