@@ -12,9 +12,9 @@ from deferred_expand.iterating.limits import LIMITS_KEY
 if TYPE_CHECKING:
     from deferred_expand.airflow_internals.run_overview import InstanceFound
 
-KEYS = (LIMITS_KEY, LEDGER_KEY, FAILURES_KEY)
-RUNNING = ("running", "deferred", "queued", "scheduled", "restarting")
-FAILURES_SHOWN = 5
+ITEM_KEYS = (LIMITS_KEY, LEDGER_KEY, FAILURES_KEY)
+AT_WORK = ("running", "deferred", "queued", "scheduled", "restarting")
+FAILURES_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Iterating:
 
     @classmethod
     def of(cls, found: InstanceFound) -> Iterating:
-        limits, ledger, failures = (_read(found.kept.get(key)) for key in KEYS)
+        limits, ledger, failures = (_read(found.kept.get(key)) for key in ITEM_KEYS)
         counts = ledger if isinstance(ledger, dict) else {}
         progress = {
             name: counts[name] for name in ("total", "done", "skipped", "failed") if _is_count(counts, name)
         }
-        shown = failures[:FAILURES_SHOWN] if isinstance(failures, list) else []
+        shown = failures[:FAILURES_LISTED] if isinstance(failures, list) else []
         return cls(
             found,
             limits if isinstance(limits, dict) else {},
@@ -47,7 +47,7 @@ class Iterating:
 
     @property
     def is_running(self) -> bool:
-        return self.found.state in RUNNING
+        return self.found.state in AT_WORK
 
     @property
     def ended(self) -> int:

@@ -23,8 +23,7 @@ from deferred_expand.airflow_internals.web import (
     readable,
 )
 from deferred_expand.committing.store import BATCHES, CHILD_KEY, INDEX
-from deferred_expand.overview.iterating import KEYS as ITERATING
-from deferred_expand.overview.iterating import Iterating
+from deferred_expand.overview.iterating import ITEM_KEYS, Iterating
 from deferred_expand.overview.stream import KEYS, Stream, clock, in_line, limits_by_dag, moment
 from deferred_expand.pages.chart import a_minute, draw
 from deferred_expand.pages.links import links
@@ -79,7 +78,7 @@ def streams_of_run(
 ) -> HTMLResponse:
     """With what follows a stream below it; what iterates, and what waits for windows, beside them."""
     streams = in_line([Stream.of(found) for found in find_streams(session, KEYS, dag_id, run_id)])
-    instances = iterating_instances(session, dag_id, run_id, ITERATING, MOST_LISTED)
+    instances = iterating_instances(session, dag_id, run_id, ITEM_KEYS, MOST_LISTED)
     return _page(
         request,
         "list.html",
