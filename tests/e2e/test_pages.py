@@ -8,8 +8,10 @@ from urllib.parse import quote
 
 import pytest
 
+from deferred_expand.airflow_internals.state_store import has_state_store
 from deferred_expand.testing.local_airflow import wait_until
 from tests.browser import NoBrowser, browser
+from tests.e2e import told
 from tests.e2e.cluster import start
 
 if TYPE_CHECKING:
@@ -40,6 +42,21 @@ def failing(airflow: LocalAirflow, tmp_path: Path) -> Run:
     run, gates = start(airflow, "gated_failing", tmp_path)
     gates.open(3)
     wait_until("all have ended", lambda: run.states("echo")[1:] == ["success", "failed", "success"], 120)
+    return run
+
+
+@pytest.fixture
+def held(airflow: LocalAirflow, tmp_path: Path) -> Run:
+    """Two of ten items are committed, more may not be pending; none of them can start."""
+    pools = {pool["name"] for pool in airflow.api("GET", "/pools")["pools"]}
+    if "held" not in pools:
+        airflow.api("POST", "/pools", json={"name": "held", "slots": 1})
+    airflow.api("PATCH", "/pools/held", json={"name": "held", "slots": 1})
+    run, gates = start(airflow, "gated_held", tmp_path)
+    wait_until("the head waits", lambda: run.states("echo") == ["deferred"], 120)
+    airflow.api("PATCH", "/pools/held", json={"name": "held", "slots": 0})
+    gates.open(10)
+    wait_until("two are committed", lambda: len(run.states("echo")) == 3, 120)
     return run
 
 
@@ -120,3 +137,64 @@ def test_a_stream_is_stopped_after_it_was_asked_for(window: Window, failing: Run
     frame.locator("dialog button.yes").click()
     frame.get_by_text("stopped (success)").wait_for()
     assert failing.states("echo")[0] == "success"
+
+
+def test_limits_are_changed_and_the_walk_is_paused(window: Window, airflow: LocalAirflow, held: Run) -> None:
+    frame = window.open_stream(held)
+    committed = frame.locator(".tiles div", has_text="committed").first
+    holds = frame.locator("#control")
+    frame.get_by_text("max_pending or rate_limit, since").wait_for()
+    assert "max_pending 2, rate_limit none, tolerate none, max_items 40" in holds.inner_text()
+    assert frame.locator("dd code").all_inner_texts() == [".filter(builtins:str)"]
+
+    frame.get_by_label("max_pending").fill("5")
+    frame.get_by_label("max_pending").press("Enter")
+    committed.get_by_text("5", exact=True).wait_for()
+    assert len(held.states("echo")) == 6
+    frame.get_by_text("max_pending 5 (the DAG: 2)").wait_for()
+
+    frame.get_by_role("button", name="Pause").click()
+    frame.locator("dialog button.yes").click()
+    frame.get_by_role("button", name="Resume").wait_for()
+    frame.get_by_text("a person to have it go on, since").wait_for()
+    frame.get_by_label("max_pending").fill("8")
+    frame.get_by_role("button", name="Change").click()
+    frame.get_by_text("max_pending 8 (the DAG: 2)").wait_for()
+    log = "max_pending=8"
+    wait_until("it is known", lambda: log in held.log("echo", 0), 60)
+    assert len(held.states("echo")) == 6, "paused"
+
+    frame.get_by_role("button", name="Resume").focus()
+    window.page.wait_for_timeout(4000)  # the page has looked again meanwhile
+    window.page.keyboard.press("Enter")
+    frame.locator("dialog button.yes").wait_for()
+    window.page.keyboard.press("Shift+Tab")  # from Cancel
+    window.page.keyboard.press("Enter")
+    committed.get_by_text("8", exact=True).wait_for()
+
+    frame.get_by_label("tolerate").fill("<b>many</b>")
+    frame.get_by_role("button", name="Change").click()
+    frame.get_by_text("is not obeyed: tolerate is '<b>many</b>'").wait_for()
+    events = airflow.api("GET", "/eventLogs", params={"dag_id": held.dag_id, "limit": 100})["event_logs"]
+    written = [event["event"] for event in events if event["run_id"] == held.run_id]
+    assert written.count("create_xcom_entry") == 1, "Airflow's audit log has it"
+    assert written.count("update_xcom_entry") == 5, "with the first, which found nothing"
+
+
+@pytest.mark.skipif(not has_state_store(), reason="Airflow 3.2 has no task state store")
+def test_an_instance_that_iterates_is_changed_while_it_runs(
+    window: Window, airflow: LocalAirflow, tmp_path: Path
+) -> None:
+    run, _ = told.start(airflow, "iterated_async", tmp_path, items=400, takes=1.0)
+    wait_until("it runs", lambda: run.states("items") == ["running"], 120)
+    address = f"/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}/plugin/streams-of-run"
+    frame = window.open(address)
+    frame.get_by_label("concurrency").fill("100")
+    frame.get_by_role("button", name="Change").click()
+    assert run.wait(240) == "success", "which at four at a time takes 100 s"
+    frame.get_by_text("does not write into its audit log").wait_for()
+    window.page.goto("about:blank")
+    frame = window.open(address)
+    shown = frame.locator("section[data-name=iterating] td").all_inner_texts()
+    assert [text.strip() for text in shown[1:6]] == ["success", "400", "400", "0", "0"]
+    assert shown[-1].strip() == "100, 0"

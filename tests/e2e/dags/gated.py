@@ -43,6 +43,17 @@ with DAG("gated_failing", schedule=None, params=GATES):
     )
     fails_on_one.override(task_id="echo").expand(value=stream.output)
 
+with DAG("gated_held", schedule=None, params=GATES):
+    stream = DeferredExpandOperator(
+        task_id="stream",
+        source=gated,
+        source_kwargs={"gates": "{{ params.gates }}"},
+        batch_interval=0.2,
+        max_pending=2,
+        max_items=40,
+    )
+    EchoOperator.partial(task_id="echo", pool="held").expand(value=stream.output.filter("builtins:str"))
+
 SETTINGS: dict[str, Any] = {
     "priority_weight": 3,
     "queue": "elsewhere",
