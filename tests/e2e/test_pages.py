@@ -121,7 +121,7 @@ def test_a_stream_is_found_and_shown_as_airflow_looks(
 
 def test_a_failed_item_leads_to_its_log_and_back(window: Window, failing: Run) -> None:
     frame = window.open_stream(failing)
-    frame.get_by_role("link", name="log", exact=True).click()
+    frame.get_by_role("link", name="log of item 2").click()
     window.page.wait_for_url("**/tasks/echo/mapped/2**")
     window.page.get_by_text("as told").first.wait_for()
     window.page.go_back()
