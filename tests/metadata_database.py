@@ -31,7 +31,7 @@ from sqlalchemy import select, update
 
 from deferred_expand.airflow_internals.heads import Head, announced_heads
 from deferred_expand.airflow_internals.mapping import spare_workers
-from deferred_expand.committing.store import ANNOUNCEMENT_KEY, LOG_KEY
+from deferred_expand.committing.store import ANNOUNCEMENT_KEY, LOG_KEY, STREAM_KEY
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import Announcement, BatchEvent
 from deferred_expand.streams.page import START
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 TRIGGERER = 1  # id of its job
 USERS, INSERT, RUN_ID = "users", "insert", "run"
 GROUP_TASKS = ("one", "two", "three")
+DESCRIBED = {"stream_of": "my.sources:users", "mapped_task": INSERT}
 
 
 @contextmanager
@@ -141,6 +142,7 @@ class OpenStream:
             head.trigger_id = trigger.id
             session.add(TaskMap(dag_id, USERS, RUN_ID, -1, 1, None))
             write_xcom(session, run, LOG_KEY, USERS, -1, CommitLog("stream").to_json())
+            write_xcom(session, run, STREAM_KEY, USERS, -1, {**DESCRIBED, "waiter": [INSERT, 0]})
         return cls(dag_id)
 
     def announce(self, board_id: str, *counts: int, first: int = 0) -> None:

@@ -107,7 +107,7 @@ def find_streams(
         query = query.where(log.dag_id == dag_id, log.run_id == run_id)
     found = [StreamFound(*row) for row in session.execute(query)]
     for stream in found:
-        stream.head = tuple(stream.record["waiter"]) if stream.record else (stream.task_id, -1)
+        stream.head = tuple((stream.record or {}).get("waiter", (stream.task_id, -1)))
     _look_at_heads(session, found, keys.announcement)
     _count_items(session, found)
     return found

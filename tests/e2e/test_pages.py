@@ -48,13 +48,10 @@ def failing(airflow: LocalAirflow, tmp_path: Path) -> Run:
 @pytest.fixture
 def held(airflow: LocalAirflow, tmp_path: Path) -> Run:
     """Two of ten items are committed, more may not be pending; none of them can start."""
-    pools = {pool["name"] for pool in airflow.api("GET", "/pools")["pools"]}
-    if "held" not in pools:
-        airflow.api("POST", "/pools", json={"name": "held", "slots": 1})
-    airflow.api("PATCH", "/pools/held", json={"name": "held", "slots": 1})
+    airflow.api("POST", "/pools", json={"name": "held", "slots": 1})
     run, gates = start(airflow, "gated_held", tmp_path)
     wait_until("the head waits", lambda: run.states("echo") == ["deferred"], 120)
-    airflow.api("PATCH", "/pools/held", json={"name": "held", "slots": 0})
+    airflow.api("PATCH", "/pools/held", json={"pool": "held", "slots": 0, "include_deferred": False})
     gates.open(10)
     wait_until("two are committed", lambda: len(run.states("echo")) == 3, 120)
     return run
@@ -195,6 +192,7 @@ def test_an_instance_that_iterates_is_changed_while_it_runs(
     frame.get_by_text("does not write into its audit log").wait_for()
     window.page.goto("about:blank")
     frame = window.open(address)
+    frame.get_by_text("Instances that iterate").wait_for()
     shown = frame.locator("section[data-name=iterating] td").all_inner_texts()
     assert [text.strip() for text in shown[1:6]] == ["success", "400", "400", "0", "0"]
     assert shown[-1].strip() == "100, 0"
