@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from airflow.models.taskinstance import TaskInstance
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.utils.session import create_session
-from sqlalchemy import update
+from sqlalchemy import event, update
 from starlette.testclient import TestClient
 
 from deferred_expand.airflow_internals.metadata import StreamRecords, dag_cache
-from deferred_expand.committing.store import ANNOUNCEMENT_KEY, LOG_KEY, STREAM_KEY
+from deferred_expand.airflow_internals.run_overview import TaskStateStoreModel
+from deferred_expand.committing.store import (
+    ANNOUNCEMENT_KEY,
+    BATCHES,
+    CHILD_KEY,
+    CONTROL_KEY,
+    LOG_KEY,
+    STREAM_KEY,
+)
+from deferred_expand.pages.chart import a_minute
+from deferred_expand.pages.links import links
 from deferred_expand.plugin.commit import commit_announced
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import Announcement, BatchEvent, Failure, WalkState
@@ -65,13 +80,24 @@ def stream(request: pytest.FixtureRequest, database: str) -> OpenStream:
         run = records.lock(TRIGGERER)
         assert run is not None
         commit_announced(records, run, head, "board", may_end=False)
-        described = {"stream_of": f"my.sources:{HOSTILE}", "mapped_task": INSERT, "waiter": [INSERT, 0]}
-        write_xcom(session, run, STREAM_KEY, USERS, -1, described)
+        write_xcom(session, run, STREAM_KEY, USERS, -1, record())
         for name in ("0.writer", "1.writer"):
             write_xcom(session, run, f"deferred_expand.batch.{name}", USERS, -1, ["1"])
     for index, state in enumerate(["failed", "running", *["success"] * 5], 1):
         set_state(made, index, state)
     return made
+
+
+def record(**more: Any) -> dict[str, Any]:
+    """As the unmapped task writes it down, of a stream that is described in hostile words."""
+    control = {"paused": False, "max_pending": 7, "rate_limit": None, "tolerate": None}
+    described = {"stream_of": f"my.sources:{HOSTILE}", "mapped_task": INSERT, "waiter": [INSERT, 0]}
+    return {**described, "steps": [f"map({HOSTILE})"], "follows": [], "control": control, **more}
+
+
+def write(stream: OpenStream, key: str, value: Any, task_id: str = USERS, map_index: int = -1) -> None:
+    with create_session() as session:
+        write_xcom(session, stream.run(session), key, task_id, map_index, value)
 
 
 def set_state(stream: OpenStream, index: int, state: str) -> None:
@@ -197,6 +223,155 @@ def test_nothing_leaves_the_deployment(server: Any, stream: OpenStream) -> None:
     assert page.headers["cache-control"] == "no-store"
     for name in ("look.js", "streams.js", "streams.css"):
         assert browser(server, None).get(f"/deferred_expand/static/{name}").status_code == 200
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """What is asked of the database meanwhile, but for who asks."""
+    seen: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "revoked_token" not in statement and not statement.startswith(("BEGIN", "PRAGMA")):
+            seen.append(statement)
+
+    with create_session() as session:
+        engine = session.get_bind()
+    event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(engine, "before_cursor_execute", note)
+
+
+def test_a_list_is_three_statements_however_many_streams_there_are(server: Any, stream: OpenStream) -> None:
+    for number in range(3):
+        OpenStream.begin(f"{stream.dag_id}_{number}")
+    ada = browser(server, "ada")
+    ada.get("/deferred_expand/streams")
+    with statements() as asked:
+        listed = ada.get("/deferred_expand/streams", headers={"X-Part": "1"})
+    assert f"{stream.dag_id}_2" in listed.text
+    of_streams = [statement for statement in asked if "dag.dag_id" not in statement or "xcom" in statement]
+    assert len(of_streams) == 3
+    assert len(asked) <= 4, "and one for the teams of their DAGs"
+    set_state(stream, 1, "success")
+    with statements() as asked:
+        ada.get(address(stream), headers={"X-Part": "1"})
+    assert len([statement for statement in asked if "xcom" in statement or "task_instance" in statement]) == 3
+
+
+def test_what_holds_is_shown_with_what_the_dag_says(server: Any, stream: OpenStream) -> None:
+    ada = browser(server, "ada")
+    assert "max_pending 7, rate_limit none, tolerate none" in ada.get(address(stream)).text
+    write(stream, CONTROL_KEY, {"paused": True, "max_pending": 3, "tolerate": "5%"})
+    page = ada.get(address(stream)).text
+    assert "<b>paused</b>, max_pending 3 (the DAG: 7), rate_limit none, tolerate 5% (the DAG: none)" in page
+    assert ">Resume</button>" in page
+    assert 'name="max_pending" size="8" value="3"' in page
+    assert "paused" in ada.get(address(stream, "run")).text
+
+
+@pytest.mark.parametrize(
+    "written", [{"max_pending": HOSTILE}, HOSTILE, {HOSTILE: 1}, [HOSTILE], 5, {"paused": HOSTILE}]
+)
+def test_what_cannot_be_obeyed_is_told(server: Any, stream: OpenStream, written: Any) -> None:
+    write(stream, CONTROL_KEY, written)
+    page = browser(server, "ada").get(address(stream)).text
+    assert "is not obeyed" in page
+    assert "max_pending 7" in page, "holds"
+    assert HOSTILE not in page
+    assert HOSTILE not in browser(server, "ada").get(address(stream, "run")).text
+
+
+def test_a_stream_that_workers_walk_has_no_limits_to_change(server: Any, stream: OpenStream) -> None:
+    write(stream, STREAM_KEY, record(walked_on_workers=True))
+    page = browser(server, "ada").get(address(stream)).text
+    assert ">Stop</button>" in page
+    assert ">Pause</button>" not in page
+    assert 'name="max_pending"' not in page
+
+
+def test_streams_that_follow_others_are_drawn_with_them(server: Any, database: str) -> None:
+    stream = OpenStream.begin(
+        "followed", upstream=lambda: EmptyOperator(task_id="names") >> EmptyOperator(task_id="lines")
+    )
+    first = CommitLog("stream", batches=1, items=1, index=(((1, "0.w"),),))
+    write(stream, LOG_KEY, first.to_json())
+    write(stream, f"{BATCHES}0.w", ["1"])
+    log = CommitLog("other", batches=1, items=2, index=(((1, "0.w"),),), unit="item")
+    for task_id, follows in (("names", [USERS]), ("lines", ["names"])):
+        write(stream, LOG_KEY, log.to_json(), task_id)
+        write(stream, STREAM_KEY, record(follows=follows, mapped_task=None, waiter=[task_id, -1]), task_id)
+        write(stream, f"{BATCHES}0.w", ["1", "2"], task_id)
+    listed = browser(server, "vic").get(address(stream, "run")).text
+    places = [listed.index(f"&amp;task_id={task_id}") for task_id in (USERS, "names", "lines")]
+    assert places == sorted(places)
+    assert 'class="deep-1"' in listed
+    assert "follows names" in listed
+    page = browser(server, "vic").get(address(stream, task_id="names")).text
+    assert re.search(r"<dt>Follows</dt>.*task_id=users", page)
+    assert re.search(r"<dt>Followed by</dt>.*task_id=lines", page)
+    assert page.count('class="line other"') == 2
+
+
+def test_windows_that_are_waited_for_lead_to_their_runs(server: Any, stream: OpenStream) -> None:
+    child = OpenStream.begin(f"{stream.dag_id}_child")
+    told = {"dag_id": child.dag_id, "run_id": RUN_ID, "clear": None, "label": HOSTILE}
+    write(stream, CHILD_KEY, told, INSERT, 2)
+    write(stream, CHILD_KEY, {**told, "dag_id": HOSTILE, "run_id": HOSTILE}, INSERT, 3)
+    page = browser(server, "vic").get(address(stream, "run")).text
+    assert f"dags/{child.dag_id}/runs/{RUN_ID}" in page
+    assert f"</a> of {child.dag_id}</td>\n<td>running</td>" in page
+    assert "not there yet" in page
+    assert HOSTILE not in page
+
+
+@pytest.mark.skipif(TaskStateStoreModel is None, reason="Airflow 3.2 has no task state store")
+def test_instances_that_iterate_are_shown_with_their_limits(server: Any, stream: OpenStream) -> None:
+    kept = {
+        "deferred_expand.limits": json.dumps({"concurrency": 4, "tolerate": "5%"}),
+        "deferred_expand.items": json.dumps({"total": 1000, "done": 990, "skipped": 3, "failed": 2}),
+        "deferred_expand.failures": json.dumps([[7, HOSTILE], [8, "late"]]),
+    }
+    hostile = {"deferred_expand.limits": HOSTILE, "deferred_expand.items": json.dumps([HOSTILE])}
+    with create_session() as session:
+        run = stream.run(session)
+        for index, values in ((2, kept), (3, hostile)):
+            for key, value in values.items():
+                where = {"dag_id": stream.dag_id, "run_id": RUN_ID, "task_id": INSERT, "map_index": index}
+                session.add(TaskStateStoreModel(dag_run_id=run.id, key=key, value=value, **where))
+    page = browser(server, "vic").get(address(stream, "run")).text
+    row = re.findall(r"<td[^>]*>([^<]*)</td>", page[page.index("Instances that iterate") :])
+    assert row[:5] == ["running", "1,000", "990", "3", "2"]
+    assert "8: late" in page
+    assert HOSTILE not in page
+    assert 'data-put="' not in page
+    changed = browser(server, "ada").get(address(stream, "run")).text
+    assert f"taskInstances/{INSERT}/state-store/deferred_expand.limits?map_index=2" in changed
+
+
+@pytest.mark.parametrize("unsure", ["x", "a/b c?&#%", "é<b>"])
+def test_names_are_quoted_in_addresses(unsure: str) -> None:
+    stream: Any = SimpleNamespace(
+        dag_id=f"d{unsure}", run_id=f"r{unsure}", task_id=f"t{unsure}", head=(f"h{unsure}", 0),
+        mapped_task_id="m",
+    )  # fmt: skip
+    for address_of in (links.run_page, links.control, links.mark_head, links.clear, links.stream_page):
+        made = urlsplit(address_of(stream))
+        assert not made.fragment
+        assert "<" not in made.geturl()
+        names = [unquote(made.path), *parse_qs(made.query).get("dag_id", [])]
+        assert any(f"d{unsure}" in name for name in names)
+        if address_of is not links.stream_page:
+            assert len(made.path.split("/")) == len(address_of(PLAIN).split("/"))
+
+
+PLAIN: Any = SimpleNamespace(dag_id="d", run_id="r", task_id="t", head=("h", 0), mapped_task_id="m")
+
+
+def test_how_much_has_come_of_late() -> None:
+    assert a_minute([], 100.0) == 0
+    assert a_minute([(90.0, 10), (100.0, 20)], 100.0) == 120, "20 in the ten seconds that it exists"
+    assert a_minute([(0.0, 10), (500.0, 20), (560.0, 50)], 570.0) == 30
+    assert a_minute([(0.0, 10), (1.0, 20)], 1000.0) == 0
 
 
 def test_components_that_serve_no_pages_do_not_load_them() -> None:
