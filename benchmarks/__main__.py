@@ -20,6 +20,7 @@ from benchmarks import (
     many_instances,
     many_items,
     open_streams,
+    pages,
     resumed_items,
     sizes,
     walk_only,
@@ -51,6 +52,7 @@ PARTS: dict[str, Callable[[int], Any]] = {
     "item streams": item_streams.run,
     "windows": lambda rounds: windows.run(),
     "sizes": lambda rounds: sizes.run(),
+    "pages": lambda rounds: pages.run(),
 }
 
 

@@ -147,6 +147,29 @@ def print_tables(console: Console, results: Measured) -> None:
     _print_items(console, results)
 
 
+def sizes_table(results: Measured) -> Table:
+    table = Table(title="instances that start no worker, a source of 20 s")
+    for column in (
+        "",
+        "all exist after, s",
+        "run, s",
+        "processor time an instance, ms",
+        "longest pass, s",
+        "died",
+    ):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, one in results.items():
+        table.add_row(
+            name,
+            f"{one['all_made']:.0f}",
+            f"{one['seconds']:.0f}",
+            f"{one['cpu_ms_in_all']:.1f}",
+            f"{one['loop_max_ms'] / 1000:.1f}",
+            ", ".join(one["died"]),
+        )
+    return table
+
+
 def _print_items(console: Console, results: Measured) -> None:
     """Of instances of many items, and of windows."""
     if "many items" in results:
@@ -158,6 +181,10 @@ def _print_items(console: Console, results: Measured) -> None:
         console.print(peaks_table("items that do nothing: largest process of each kind, MB", peaks))
     if "windows" in results:
         console.print("rows in windows of 500, iterated over in runs of their own:", results["windows"])
+    if "sizes" in results:
+        console.print(sizes_table(results["sizes"]))
+    for name, measured in results.get("pages", {}).items():
+        console.print(f"page, {name}:", measured)
     if "item streams" in results:
         console.print(item_streams_table(results["item streams"]))
 

@@ -13,10 +13,17 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 
-def call_api(args: Namespace, method: str, path: str, what: str, **how: Any) -> None:
+NOT_FOUND = 404
+
+
+def call_api(
+    args: Namespace, method: str, path: str, what: str, *, expected: int | None = None, **how: Any
+) -> int:
     """
     :param path: below ``/api/v2``.
     :param what: is asked for, for messages.
+    :param expected: a status that is no refusal.
+    :return: the status.
     :raises SystemExit: there is no token, or Airflow refuses.
     """
     token = args.api_token or os.environ.get("AIRFLOW_CLI_TOKEN")
@@ -32,5 +39,6 @@ def call_api(args: Namespace, method: str, path: str, what: str, **how: Any) -> 
         timeout=30,
         **how,
     )
-    if answer.is_error:
+    if answer.is_error and answer.status_code != expected:
         raise SystemExit(f"Airflow refused to {what} ({answer.status_code}): {answer.text}")
+    return answer.status_code

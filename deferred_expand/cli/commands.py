@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -14,7 +15,8 @@ from deferred_expand.airflow_internals.overview import (
     providers_configuration_loaded,
     suppress_logs_and_warning,
 )
-from deferred_expand.cli.api import call_api
+from deferred_expand.cli.api import NOT_FOUND, call_api
+from deferred_expand.committing.store import CONTROL_KEY
 from deferred_expand.overview.stream import KEYS, Stream
 
 if TYPE_CHECKING:
@@ -80,6 +82,15 @@ def _follow(args: Namespace) -> list[Stream]:
             time.sleep(LOOK)
 
 
+def _open_one(args: Namespace, what: str) -> Stream:
+    """:raises SystemExit: it is not one open stream that is meant."""
+    found = [stream for stream in _of_run(args) if stream.is_open]
+    if len(found) != 1:
+        names = ", ".join(repr(stream.task_id) for stream in found) or "none"
+        raise SystemExit(f"Say which stream to {what}; open in run {args.run_id!r}: {names}")
+    return found[0]
+
+
 @providers_configuration_loaded
 def stop_stream(args: Namespace) -> None:
     """
@@ -87,12 +98,71 @@ def stop_stream(args: Namespace) -> None:
 
     :raises SystemExit: it is not one open stream that is meant, or Airflow refuses.
     """
-    found = [stream for stream in _of_run(args) if stream.is_open]
-    if len(found) != 1:
-        names = ", ".join(repr(stream.task_id) for stream in found) or "none"
-        raise SystemExit(f"Say which stream to stop; open in run {args.run_id!r}: {names}")
-    (stream,) = found
+    stream = _open_one(args, "stop")
     state, (task_id, map_index) = "failed" if args.fail else "success", stream.head
-    path = f"dags/{stream.dag_id}/dagRuns/{stream.run_id}/taskInstances/{task_id}/{map_index}"
+    path = f"{_api_path(stream, task_id)}/{map_index}"
     call_api(args, "PATCH", path, f"mark {task_id!r} {state}", json={"new_state": state})
     print(f"{task_id} with map index {map_index} is marked {state}; {stream.items} item(s) stay as they are")
+
+
+@providers_configuration_loaded
+def pause_stream(args: Namespace) -> None:
+    """:raises SystemExit: as :func:`set_limits` does."""
+    _change(args, "pause", {"paused": True})
+
+
+@providers_configuration_loaded
+def resume_stream(args: Namespace) -> None:
+    """:raises SystemExit: as :func:`set_limits` does."""
+    _change(args, "resume", {"paused": False})
+
+
+@providers_configuration_loaded
+def set_limits(args: Namespace) -> None:
+    """
+    Write what a stream's walk shall obey from now on, as its user would in the web UI.
+
+    :raises SystemExit: it is not one open stream that is meant, it cannot be obeyed, or Airflow refuses.
+    """
+    given = {name: getattr(args, name) for name in ("max_pending", "rate_limit", "tolerate")}
+    changes = {name: _value(text) for name, text in given.items() if text is not None}
+    if not changes:
+        raise SystemExit("Say what to set: --max-pending, --rate-limit or --tolerate")
+    _change(args, "change", changes)
+
+
+def _value(text: str) -> Any:
+    """``None``: as the DAG says."""
+    if text == "dag":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _change(args: Namespace, what: str, changes: dict[str, Any]) -> None:
+    stream = _open_one(args, what)
+    if not stream.can_be_changed:
+        raise SystemExit(f"The stream of {stream.task_id!r} is walked on workers: stop it, or let it go on")
+    value = {name: one for name, one in {**stream.changes, **changes}.items() if one is not None}
+    try:
+        control = stream.by_dag.changed_by(value)
+    except ValueError as error:
+        raise SystemExit(f"That cannot be obeyed: {error}") from error
+    asked, path = (
+        f"{what} the stream of {stream.task_id!r}",
+        f"{_api_path(stream, stream.task_id)}/xcomEntries",
+    )
+    body = {"value": value, "map_index": -1}
+    status = call_api(args, "PATCH", f"{path}/{CONTROL_KEY}", asked, expected=NOT_FOUND, json=body)
+    if status == NOT_FOUND:
+        call_api(args, "POST", path, asked, json={"key": CONTROL_KEY, **body})
+    print(f"{stream.task_id}: {control.describe()}")
+
+
+def _api_path(stream: Stream, task_id: str) -> str:
+    quoted = [quote(part, safe="") for part in (stream.dag_id, stream.run_id, task_id)]
+    return "dags/{}/dagRuns/{}/taskInstances/{}".format(*quoted)

@@ -25,6 +25,10 @@ _INSTANCE = (ARG_DAG_ID, _RUN, _ITERATED, _MAP_INDEX)
 _FAIL = Arg(("--fail",), help="Mark the stream failed, and not ended", action="store_true")
 _URL = Arg(("--api-url",), help="Where Airflow's API is (default: [api] base_url)")
 _TOKEN = Arg(("--api-token",), help="Your token for Airflow's API (default: $AIRFLOW_CLI_TOKEN)")
+_OF_STREAM = (ARG_DAG_ID, _RUN, _TASK, _URL, _TOKEN, ARG_VERBOSE)
+_MAX_PENDING = Arg(("--max-pending",), help="Items, batches or windows that are not finished at most")
+_RATE_LIMIT = Arg(("--rate-limit",), help="Items per second")
+_TOLERATE = Arg(("--tolerate",), help="Instances that may fail before the stream ends, or a share like 5%%")
 
 
 def get_commands() -> list[GroupCommand]:
@@ -32,7 +36,7 @@ def get_commands() -> list[GroupCommand]:
     return [
         GroupCommand(
             name="streams",
-            help="Look at streams that tasks are expanded over, and end them",
+            help="Look at streams that tasks are expanded over, change and end them",
             subcommands=(
                 ActionCommand(
                     name="list",
@@ -51,6 +55,24 @@ def get_commands() -> list[GroupCommand]:
                     help="End an open stream: what is committed stays, and what is downstream runs",
                     func=lazy_load_command("deferred_expand.cli.commands.stop_stream"),
                     args=(ARG_DAG_ID, _RUN, _TASK, _FAIL, _URL, _TOKEN, ARG_VERBOSE),
+                ),
+                ActionCommand(
+                    name="pause",
+                    help="Ask the source of an open stream for no more until it is resumed",
+                    func=lazy_load_command("deferred_expand.cli.commands.pause_stream"),
+                    args=_OF_STREAM,
+                ),
+                ActionCommand(
+                    name="resume",
+                    help="Let a paused stream go on",
+                    func=lazy_load_command("deferred_expand.cli.commands.resume_stream"),
+                    args=_OF_STREAM,
+                ),
+                ActionCommand(
+                    name="set",
+                    help="Change limits of an open stream; 'dag': as the DAG says",
+                    func=lazy_load_command("deferred_expand.cli.commands.set_limits"),
+                    args=(*_OF_STREAM, _MAX_PENDING, _RATE_LIMIT, _TOLERATE),
                 ),
             ),
         ),

@@ -20,11 +20,13 @@ KEYS = Keys(LOG_KEY, STREAM_KEY, CONTROL_KEY, ANNOUNCEMENT_KEY)
 RUNNING = ("running", "restarting")
 FAILED = ("failed", "upstream_failed")
 WAITS_FOR = {
-    "items": "the source, or results that this waits for",
-    "commits": "commits, as it is walk_ahead of these",
-    "pace": "max_pending or rate_limit",
-    "retry": "the source to be opened again",
-    "pause": "a person to have it go on",
+    "items": "the source",
+    "results": "results of items",
+    "commits": "commits (walk_ahead)",
+    "max_pending": "items to end (max_pending)",
+    "rate_limit": "its turn (rate_limit)",
+    "retry": "a retry of the source",
+    "pause": "a person to resume it",
 }
 
 

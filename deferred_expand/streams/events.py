@@ -137,14 +137,17 @@ class BatchEvent:
         return cls(**fields)
 
 
+WaitsFor = Literal["items", "results", "commits", "max_pending", "rate_limit", "retry", "pause"]
+
+
 @dataclass(frozen=True)
 class WalkState:
     """
     How a walk is doing, for people.
 
     :param given: items that its source has given so far.
-    :param waits_for: ``"items"`` of the source; ``"commits"``, as it is far ahead of these; ``"pace"``:
-        ``max_pending`` or ``rate_limit``; ``"retry"``: until the source is opened again; ``"pause"``: until a
+    :param waits_for: ``"items"`` of the source; ``"results"`` of items, as its source does; ``"commits"``, as
+        it is far ahead of these; a limit; ``"retry"``: until the source is opened again; ``"pause"``: until a
         person has it go on.
     :param since: when that was first seen, in seconds since the epoch.
     :param reopened: how often the source was opened again after an error.
@@ -152,7 +155,7 @@ class WalkState:
     """
 
     given: int
-    waits_for: str | None
+    waits_for: WaitsFor | None
     since: int
     reopened: int = 0
     error: str | None = None

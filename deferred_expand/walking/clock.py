@@ -64,10 +64,12 @@ class SourceClock:
 
     :param waited: seconds that this try of the stream head has waited for the source before.
     :ivar heard_at: when the source last gave something, in the loop's time.
+    :ivar is_elsewhere: what the source waits for is not its own to give.
     """
 
     def __init__(self, limits: TimeLimits, waited: float = 0.0) -> None:
         self.heard_at = 0.0
+        self.is_elsewhere = False
         self._limits = limits
         self._waited = waited
         self._runs_since: float | None = None
@@ -90,9 +92,11 @@ class SourceClock:
         """The source itself waits for what is not its own to give."""
         runs = self._runs_since is not None
         self.stop()
+        self.is_elsewhere = True
         try:
             yield
         finally:
+            self.is_elsewhere = False
             if runs:
                 self.start()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from deferred_expand.walking.pauses import pauses
 
@@ -88,6 +88,23 @@ class Pace:
         if self._rate_limit is not None:
             room = min(room, int(self._allowance(self._rate_limit, since) + _A_BIT))
         return room
+
+    def holds_back(
+        self, staged: int, given: int, pulled: int, since: float | None
+    ) -> Literal["max_pending", "rate_limit"] | None:
+        """
+        What limit, as far as is known without asking.
+
+        :param staged: items so far.
+        :param given: by the source so far.
+        :param pulled: that are not staged.
+        :param since: when the first of those came, in the loop's time.
+        """
+        if self._max_pending is not None and max(given, staged + 1) - self._finished >= self._max_pending:
+            return "max_pending"
+        if self._rate_limit is not None and since is not None:
+            return "rate_limit" if self._allowance(self._rate_limit, since) < pulled else None
+        return None
 
     async def room(self, items: int, wanted: int, since: float) -> int:
         """

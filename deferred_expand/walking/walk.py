@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 from uuid import uuid4
 
 from deferred_expand.exceptions import DeferredExpandError, ResultsAwaited, SourceFailed, SourceTimedOut
-from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure, WalkState
+from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
 from deferred_expand.walking.batching import A_MOMENT, AS_THEY_COME, Batcher
 from deferred_expand.walking.clock import PageTimedOut, SourceClock
 from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.pulling import Puller
 from deferred_expand.walking.retry import Reopenings
 from deferred_expand.walking.tasks import end, wait_patiently
+from deferred_expand.walking.telling import WalkTeller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from deferred_expand.streams.control import Control
+    from deferred_expand.streams.events import WalkState
     from deferred_expand.walking.policy import WalkPolicy
     from deferred_expand.walking.pulling import OpenSource
     from deferred_expand.walking.staging import Stager
@@ -92,8 +94,7 @@ class Walk:
         self._closing: asyncio.Future[None] | None = None  # while it runs
         self._ends_at = math.inf  # in the loop's time
         self._parts: set[asyncio.Task[Any]] = set()  # that it starts and ends
-        self._reopened, self._error, self._pauses = 0, "", False  # before it is opened again
-        self._waited_for: tuple[str | None, int] = (None, 0)  # what, and since when
+        self._teller = WalkTeller(self._source, self._batcher, self._pace, self.clock)
 
     # -- for the one who commits ------------------------------------------------------------------
 
@@ -155,10 +156,7 @@ class Walk:
     @property
     def state(self) -> WalkState:
         """For people."""
-        waits_for = "pause" if self._pace.paused else "retry" if self._pauses else self._batcher.waits_for
-        if waits_for != self._waited_for[0]:
-            self._waited_for = waits_for, int(time.time())
-        return WalkState(self.given, *self._waited_for, self._reopened, self._error or None)
+        return self._teller.state
 
     def obey(self, control: Control) -> None:
         """What a person wants from now on."""
@@ -322,10 +320,10 @@ class Walk:
                 failure.__cause__ = error
                 return failure
             log.warning("%s; it is opened again from its last cursor in %g s", what, delay, exc_info=error)
-            self._reopened, self._error, self._pauses = self._reopened + 1, what, True
+            self._teller.note_error(what)
             del pulling, error, late  # and the source's frames
             await self._until_one_ends(staging, timeout=min(delay, self.clock.left, self._time_left))
-            self._pauses = False
+            self._teller.note_going_on()
             used_up = self.clock.used_up()
             if used_up is not None:
                 return used_up

@@ -140,7 +140,7 @@ def test_limits_are_changed_and_the_walk_is_paused(window: Window, airflow: Loca
     frame = window.open_stream(held)
     committed = frame.locator(".tiles div", has_text="committed").first
     holds = frame.locator("#control")
-    frame.get_by_text("max_pending or rate_limit, since").wait_for()
+    frame.get_by_text("items to end (max_pending), since").wait_for()
     assert "max_pending 2, rate_limit none, tolerate none, max_items 40" in holds.inner_text()
     assert frame.locator("dd code").all_inner_texts() == [".filter(builtins:str)"]
 
@@ -153,7 +153,7 @@ def test_limits_are_changed_and_the_walk_is_paused(window: Window, airflow: Loca
     frame.get_by_role("button", name="Pause").click()
     frame.locator("dialog button.yes").click()
     frame.get_by_role("button", name="Resume").wait_for()
-    frame.get_by_text("a person to have it go on, since").wait_for()
+    frame.get_by_text("a person to resume it, since").wait_for()
     frame.get_by_label("max_pending").fill("8")
     frame.get_by_role("button", name="Change").click()
     frame.get_by_text("max_pending 8 (the DAG: 2)").wait_for()

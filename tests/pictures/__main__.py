@@ -10,7 +10,7 @@ from deferred_expand.testing.local_airflow import LocalAirflow, wait_until
 from tests.browser import browser
 
 ROOT = Path(__file__).parents[2]
-SIZE = {"width": 1280, "height": 800}
+SIZE = {"width": 1280, "height": 1040}
 
 
 def main() -> None:

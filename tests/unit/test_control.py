@@ -36,7 +36,7 @@ from tests.unit.test_head import make_stream
 from tests.unit.test_pace import START, Instances
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
     from deferred_expand.definition import StreamDefinition
     from deferred_expand.walking.walk import Walk
@@ -179,6 +179,48 @@ async def test_more_or_fewer_may_be_pending_from_now_on(pace: str) -> None:
         await asyncio.sleep(30)
         assert (await walk.batches()).ended
         assert walk.items == 400
+
+
+@pytest.mark.asyncio
+@virtual_time
+@pytest.mark.parametrize(
+    ("source", "pace", "waits_for"),
+    [
+        (PagedNumbers(pages=9, delay=1000), {}, "items"),
+        (PagedNumbers(pages=9), {"max_pending": 4}, "max_pending"),
+        (PagedNumbers(pages=9), {"max_pending": 3}, "max_pending"),
+        (PagedNumbers(pages=9), {"rate_limit": 0.01}, "rate_limit"),
+        (PagedNumbers(pages=9, delay=1000), {"rate_limit": 100, "max_pending": 50}, "items"),
+        (PagedNumbers(pages=9, breaks={1: 1}), {}, "retry"),
+    ],
+)
+async def test_it_tells_what_it_waits_for(source: PagedNumbers, pace: dict[str, Any], waits_for: str) -> None:
+    async with walked(source, Pace(**pace, finished=Instances().count), source_retries=1) as walk:
+        await asyncio.sleep(0.9)
+        assert walk.state.waits_for == waits_for
+        since = walk.state.since
+        walk.obey(Control(paused=True))
+        assert walk.state.waits_for == "pause"
+        assert walk.state.since >= since
+
+
+@pytest.mark.asyncio
+@virtual_time
+async def test_it_tells_that_its_source_waits_for_results() -> None:
+    class Waiting(PagedNumbers):
+        async def open(self, cursor: Any) -> AsyncGenerator[Any, None]:
+            with walk.clock.stopped():
+                await asyncio.sleep(100)
+            await asyncio.sleep(100)
+            yield 1
+
+    walk = make_walk(Waiting(), MemoryStager(), START, None)
+    walk.start()
+    await asyncio.sleep(50)
+    assert walk.state.waits_for == "results"
+    await asyncio.sleep(100)
+    assert walk.state.waits_for == "items"
+    await walk.close()
 
 
 @pytest.mark.asyncio

@@ -147,7 +147,7 @@ def test_what_its_walk_waits_for_is_shown(server: Any, stream: OpenStream) -> No
     with create_session() as session:
         write_xcom(session, stream.run(session), ANNOUNCEMENT_KEY, INSERT, 0, announcement.to_json())
     page = browser(server, "vic").get(address(stream)).text
-    assert "the source to be opened again, since 2023-11-14 22:13:20 UTC" in page
+    assert "a retry of the source, since 2023-11-14 22:13:20 UTC" in page
     assert "<b>12</b>given" in page
     assert HOSTILE not in page
 

@@ -34,7 +34,7 @@ def opened(cluster: Cluster, tmp_path: Path) -> tuple[Run, Gates]:
 
 
 def test_an_open_stream_is_listed_shown_and_stopped(cluster: Cluster, opened: tuple[Run, Gates]) -> None:
-    run, _ = opened
+    run, gates = opened
     (listed,) = [stream for stream in streams(cluster, "list") if stream["run_id"] == run.run_id]
     assert (listed["dag_id"], listed["task_id"], listed["mapped_task_id"]) == ("gated_auto", "stream", "echo")
     assert (listed["items"], listed["batches"], listed["finished"], listed["failed"]) == ("2", "1", "2", "0")
@@ -43,14 +43,36 @@ def test_an_open_stream_is_listed_shown_and_stopped(cluster: Cluster, opened: tu
     (shown,) = streams(cluster, "show", run.dag_id, run.run_id, "echo")
     assert (shown["state"], shown["items"]) == ("open", "2")
 
+    token = ("--api-token", cluster.api_token())
+    with pytest.raises(RuntimeError, match="max_pending is 0"):
+        cluster.run("streams", "set", run.dag_id, run.run_id, "--max-pending", "0", *token)
+    told = cluster.run("streams", "pause", run.dag_id, run.run_id, *token)
+    assert "stream: paused, max_pending=None" in told
+    told = cluster.run(
+        "streams", "set", run.dag_id, run.run_id, "--max-pending", "40", "--tolerate", "5%", *token
+    )
+    assert "stream: paused, max_pending=40, rate_limit=None, tolerate='5%'" in told
+
+    def paused() -> bool:
+        (shown,) = streams(cluster, "show", run.dag_id, run.run_id)
+        return (shown["state"], shown["waits_for"]) == ("paused", "a person to resume it")
+
+    wait_until("its walk says so", paused, 120, every=2)
+    gates.open(1)
+    wait_until("the source has given it", lambda: gates.asked == [0, 1], 60)
+    (shown,) = streams(cluster, "show", run.dag_id, run.run_id)
+    assert shown["items"] == "2"
+    assert "stream: max_pending=40" in cluster.run("streams", "resume", run.dag_id, run.run_id, *token)
+    wait_for_successes(run, 3)
+
     with pytest.raises(RuntimeError, match="AIRFLOW_CLI_TOKEN"):
         cluster.run("streams", "stop", run.dag_id, run.run_id)
     with pytest.raises(RuntimeError, match="Airflow refused to mark 'echo' success"):
         cluster.run("streams", "stop", run.dag_id, run.run_id, "--api-token", "mine?")
-    told = cluster.run("streams", "stop", run.dag_id, run.run_id, "--api-token", cluster.api_token())
-    assert "2 item(s) stay as they are" in told
+    told = cluster.run("streams", "stop", run.dag_id, run.run_id, *token)
+    assert "3 item(s) stay as they are" in told
     assert run.wait() == "success"
-    assert run.result() == [0, 1], "what is downstream has run"
+    assert run.result() == [0, 1, 2], "what is downstream has run"
     assert not [stream for stream in streams(cluster, "list") if stream["run_id"] == run.run_id]
     (shown,) = streams(cluster, "show", run.dag_id, run.run_id)
     assert shown["state"] == "stopped (success)"
