@@ -68,6 +68,7 @@ class LocalAirflow:
     :param dags: the DAG folder.
     :param python_path: folders for the PYTHONPATH of all components.
     :param config: ``{"section.option": value}`` beside what is needed to run.
+    :param path: below which everything is served, as behind a proxy.
 
     With :attr:`keep_home` set, database and logs stay when it ends. :attr:`components` has the
     commands of all that is started, :attr:`refused` the names of DAG files that cannot be imported, as
@@ -80,10 +81,11 @@ class LocalAirflow:
         *,
         python_path: Iterable[Path] = (),
         config: Mapping[str, str] | None = None,
+        path: str = "",
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="deferred-expand-airflow-"))
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}{path}"
         self.components: dict[str, list[str]] = dict(COMPONENTS)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.keep_home = False

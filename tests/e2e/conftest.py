@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+SUB_PATH = "/team/airflow"
+"""Below which all is served, so that pages show that they work there; pictures and demo have none."""
+
+
 @pytest.fixture(scope="session")
 def api(airflow: LocalAirflow) -> Iterator[PagedApi]:
     """One for each Airflow, so that it counts what this one asks."""
@@ -44,7 +48,10 @@ def airflow(
         postgres_cluster(tmp_path_factory.mktemp("servers"), config, celery=True)
         if request.config.getoption("--celery")
         else LocalAirflow(
-            ROOT / "tests/e2e/dags", python_path=[ROOT, ROOT / "tests/e2e/settings"], config=config
+            ROOT / "tests/e2e/dags",
+            python_path=[ROOT, ROOT / "tests/e2e/settings"],
+            config=config,
+            path=SUB_PATH,
         )
     )
     with deployment as running:

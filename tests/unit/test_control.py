@@ -216,10 +216,11 @@ async def test_it_tells_that_its_source_waits_for_results() -> None:
 
     walk = make_walk(Waiting(), MemoryStager(), START, None)
     walk.start()
-    await asyncio.sleep(50)
-    assert walk.state.waits_for == "results"
-    await asyncio.sleep(100)
-    assert walk.state.waits_for == "items"
+    waited_for = []
+    for seconds in (50, 100):
+        await asyncio.sleep(seconds)
+        waited_for.append(walk.state.waits_for)
+    assert waited_for == ["results", "items"]
     await walk.close()
 
 
