@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOSTILE = "<script>alert(1)</script>"
-ROLES = {"ada": "ADMIN", "vic": "VIEWER"}
+ROLES = {"ada": "ADMIN", "otto": "OP", "ute": "USER", "vic": "VIEWER"}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     from airflow.api_fastapi.app import create_app, purge_cached_app
 
     with pytest.MonkeyPatch.context() as patches:
-        patches.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "ada:admin,vic:viewer")
+        patches.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "ada:admin,otto:op,ute:user,vic:viewer")
         passwords = tmp_path_factory.mktemp("passwords") / "passwords.json"
         patches.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(passwords))
         patches.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a secret of these tests " * 4)
@@ -194,7 +194,10 @@ def test_who_may_not_see_a_dag_does_not_see_its_streams(
 
 
 def test_only_who_may_change_task_instances_has_buttons(server: Any, stream: OpenStream) -> None:
-    assert "<button" in browser(server, "ada").get(address(stream)).text
+    for name in ("ada", "otto", "ute"):
+        page = browser(server, name).get(address(stream)).text
+        assert ">Stop</button>" in page
+        assert ">Pause</button>" in page
     viewers = browser(server, "vic").get(address(stream)).text
     assert "<button" not in viewers
     assert "You may look at this stream, and not change it" in viewers
