@@ -51,6 +51,7 @@ class StreamFound:
     :param task_id: of the unmapped task.
     :param record: what that has written down of the stream.
     :param log: its commit log, as it is stored.
+    :param written: when that was last written.
     :param control: what a person has written, whatever it is.
     :param head: the instance that waits for the stream: task and map index.
     :param state: of the head.
@@ -64,6 +65,7 @@ class StreamFound:
     task_id: str
     record: dict[str, Any] | None
     log: Any
+    written: datetime
     control: Any = None
     run_state: str | None = None
     head: tuple[str, int] = ("", -1)
@@ -93,7 +95,16 @@ def find_streams(
     """Of one run; without, of all that are running. In three statements, however many there are."""
     log, record, control = XComModel, aliased(XComModel), aliased(XComModel)
     query = (
-        select(log.dag_id, log.run_id, log.task_id, record.value, log.value, control.value, DagRun.state)
+        select(
+            log.dag_id,
+            log.run_id,
+            log.task_id,
+            record.value,
+            log.value,
+            log.timestamp,
+            control.value,
+            DagRun.state,
+        )
         .join(DagRun, and_(DagRun.dag_id == log.dag_id, DagRun.run_id == log.run_id))
         .where(log.key == keys.log)
         .order_by(log.dag_id, log.run_id, log.task_id)

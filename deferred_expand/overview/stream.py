@@ -212,6 +212,16 @@ class Stream:
         return max(0, int(datetime.now(tz=timezone.utc).timestamp() - self.log.at))
 
     @property
+    def lag(self) -> float | None:
+        """Seconds for which the last batch has waited for its commit; when it was staged is a whole one."""
+        if self.staged:
+            since = (self.found.announced or {})["event"].get("at")
+            return None if since is None else max(0.0, datetime.now(tz=timezone.utc).timestamp() - since)
+        if self.log.at is None or not self.log.batches:
+            return None
+        return max(0.0, self.found.written.timestamp() - self.log.at)
+
+    @property
     def walked_by(self) -> str:
         """Who holds the stream at this moment."""
         if self.found.triggerer_id is not None:
