@@ -152,6 +152,13 @@ def test_what_its_walk_waits_for_is_shown(server: Any, stream: OpenStream) -> No
     assert HOSTILE not in page
 
 
+def test_how_late_a_commit_was_is_shown(server: Any, stream: OpenStream) -> None:
+    staged = int(datetime.now(tz=timezone.utc).timestamp()) - 3000
+    write(stream, LOG_KEY, CommitLog("stream", batches=2, items=7, at=staged).to_json())
+    page = browser(server, "vic").get(address(stream)).text
+    assert re.search(r"<b>(3,00|2,99)\d s</b>lag", page)
+
+
 def test_what_changes_is_sent_alone(server: Any, stream: OpenStream) -> None:
     part = browser(server, "ada").get(address(stream), headers={"X-Part": "1"})
     assert "<html" not in part.text
