@@ -6,16 +6,18 @@ VENV := .venv-$(AIRFLOW)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test pythons test-cluster bench chaos lint types unit e2e constraints clean
+.PHONY: help demo test pythons test-oldest selection pictures test-cluster bench chaos lint types unit e2e constraints clean
 
 help:
 	@echo "make demo [KEEP=1]          native and streamed expansion of a real data set, side by side"
 	@echo "make test [AIRFLOW=$(AIRFLOW)]  lint, types, unit, property and end-to-end tests"
 	@echo "make pythons                unit and property tests on each of Python 3.10 to 3.13 that there is"
+	@echo "make test-oldest            what depends most on Airflow's own pages, API and database, on Airflow 3.2.2"
 	@echo "make test-cluster           end-to-end tests with Celery, Redis, Postgres, object storage (half an hour)"
 	@echo "make bench                  streaming measured beside native expansion (about an hour)"
 	@echo "make chaos [CHAOS_SEED=n]   processes die while streams run; every item is counted (about two hours)"
 	@echo "make lint | types | unit | e2e   one part of make test"
+	@echo "make pictures               the README's pictures of the pages, taken in a browser"
 	@echo "make constraints            resolve the constraints files anew"
 
 $(READY): pyproject.toml $(CONSTRAINTS)
@@ -31,6 +33,17 @@ test: lint types unit e2e
 
 pythons: $(READY)
 	$(BIN)/python -m tests.pythons $(VENV)
+
+# The oldest Airflow that is supported.
+test-oldest:
+	$(MAKE) selection AIRFLOW=3.2.2
+
+selection: $(READY)
+	$(BIN)/python -m pytest tests/unit/test_columns.py tests/unit/test_control.py tests/unit/test_groups.py \
+	  tests/unit/test_pages.py tests/unit/test_roles.py tests/unit/test_stream_records.py tests/e2e/test_pages.py
+
+pictures: $(READY)
+	$(BIN)/python -m tests.pictures
 
 test-cluster: $(READY)
 	$(BIN)/python -m pytest tests/e2e --celery
