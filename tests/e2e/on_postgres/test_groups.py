@@ -67,7 +67,7 @@ def test_no_more_are_open_than_may_be(cluster: Cluster, tmp_path: Path) -> None:
         state = cluster.api("GET", f"/dags/{run.dag_id}/dagRuns/{run.run_id}")["state"]
         return bool(state in ("success", "failed"))
 
-    wait_until("the run is over", over, 240)
+    wait_until("the run is over", over, 480)
     assert run.wait() == "success"
     assert run.result() == told(range(20))
     assert most <= 4
