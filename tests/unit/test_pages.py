@@ -34,6 +34,7 @@ from deferred_expand.pages.links import links
 from deferred_expand.plugin.commit import commit_announced
 from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import Announcement, BatchEvent, Failure, WalkState
+from deferred_expand.streams.page import Position
 from tests.metadata_database import INSERT, RUN_ID, TRIGGERER, USERS, OpenStream, write_xcom
 
 if TYPE_CHECKING:
@@ -222,6 +223,18 @@ def test_a_task_without_a_stream_is_told_kindly(server: Any, stream: OpenStream)
     assert "has opened no stream" in page.text
 
 
+def test_cursors_and_arguments_are_not_shown(server: Any, stream: OpenStream) -> None:
+    """They may hold secrets."""
+    log = CommitLog("stream", batches=2, items=7, position=Position({"token": "hush"}, 0))
+    write(stream, LOG_KEY, log.to_json())
+    event_of_page = BatchEvent("stream", "writer", 2, (3,), Position({"token": "hush"}, 0))
+    write(stream, ANNOUNCEMENT_KEY, Announcement("board", USERS, 0.0, event_of_page).to_json(), INSERT, 0)
+    for page in ("streams", "run", "stream"):
+        shown = browser(server, "ada").get(address(stream, page)).text
+        assert stream.dag_id in shown
+        assert "hush" not in shown
+
+
 def test_nothing_leaves_the_deployment(server: Any, stream: OpenStream) -> None:
     page = browser(server, "ada").get(address(stream))
     policy = page.headers["content-security-policy"]
@@ -327,11 +340,15 @@ def test_windows_that_are_waited_for_lead_to_their_runs(server: Any, stream: Ope
     told = {"dag_id": child.dag_id, "run_id": RUN_ID, "clear": None, "label": HOSTILE}
     write(stream, CHILD_KEY, told, INSERT, 2)
     write(stream, CHILD_KEY, {**told, "dag_id": HOSTILE, "run_id": HOSTILE}, INSERT, 3)
+    with create_session() as session:
+        of_stream = (TaskInstance.dag_id == stream.dag_id, TaskInstance.map_index == 2)
+        session.execute(update(TaskInstance).where(*of_stream).values(_rendered_map_index=HOSTILE))
     page = browser(server, "vic").get(address(stream, "run")).text
     assert f"dags/{child.dag_id}/runs/{RUN_ID}" in page
     assert f"</a> of {child.dag_id}</td>\n<td>running</td>" in page
     assert "not there yet" in page
     assert HOSTILE not in page
+    assert page.count("&lt;script&gt;") >= 3, "the label, and the run and DAG of the other"
 
 
 @pytest.mark.skipif(TaskStateStoreModel is None, reason="Airflow 3.2 has no task state store")
