@@ -25,7 +25,7 @@ from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.policy import WalkPolicy
 from deferred_expand.walking.threads import Threads
 from deferred_expand.walking.turns import StagerInTurn, in_turn
-from deferred_expand.walking.walk import Guard, Walk
+from deferred_expand.walking.walk import Walk
 from deferred_expand.walking.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from deferred_expand.streams.commit_log import CommitLog
     from deferred_expand.streams.page import JSON
     from deferred_expand.triggers.expansion import Expansion
+    from deferred_expand.walking.drive import Guard
     from deferred_expand.walking.results import FinishedResults
     from deferred_expand.walking.staging import Stager
 

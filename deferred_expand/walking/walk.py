@@ -5,40 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 from uuid import uuid4
 
-from deferred_expand.exceptions import DeferredExpandError, ResultsAwaited, SourceFailed, SourceTimedOut
+from deferred_expand.exceptions import DeferredExpandError, ResultsAwaited
 from deferred_expand.streams.events import BatchEvent, Checkpoint, Failure
-from deferred_expand.walking.batching import A_MOMENT, AS_THEY_COME, Batcher
-from deferred_expand.walking.clock import PageTimedOut, SourceClock
+from deferred_expand.walking.batching import AS_THEY_COME, Batcher
+from deferred_expand.walking.clock import SourceClock
+from deferred_expand.walking.drive import Drive
 from deferred_expand.walking.pace import Pace
 from deferred_expand.walking.pulling import Puller
-from deferred_expand.walking.retry import Reopenings
-from deferred_expand.walking.tasks import end, wait_patiently
 from deferred_expand.walking.telling import WalkTeller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from deferred_expand.streams.control import Control
     from deferred_expand.streams.events import WalkState
+    from deferred_expand.walking.drive import Guard
     from deferred_expand.walking.policy import WalkPolicy
     from deferred_expand.walking.pulling import OpenSource
     from deferred_expand.walking.staging import Stager
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-Guard: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
-
-
-_STILL_THERE = (
-    ". It has not ended when it was cancelled either: what stands still in a thread cannot be ended, and is "
-    "left there until it returns"
-)
 
 
 class WalkClosed(Exception):
@@ -49,10 +39,8 @@ class Walk:
     """
     Drives a source from a checkpoint, and stages its items for a committer.
 
-    One task pulls (it costs an append and a comparison per item), one stages. The source is asked
-    for more while batches are staged and committed, until ``walk_ahead`` items wait. A third starts
-    and ends these two, and awaits nothing else. So what comes out of a source is told from what is
-    meant for the walk: only the end of a loop, which cancels all its tasks, cancels this one.
+    Pulling costs an append and a comparison per item. The source is asked for more while batches are
+    staged and committed, until ``walk_ahead`` items wait.
 
     :param guard: what it raises ends the walk, whatever the source does. It never returns.
     :param waited: seconds that this try of the stream head has waited for the source before.
@@ -79,11 +67,8 @@ class Walk:
         self._source = Puller(open_source, policy, replace(start, position=position), self._pace, self.clock)
         self._stager = stager
         self._policy = policy
-        self._guard = guard
-        self._guarding: asyncio.Task[None] | None = None
         self._first = start.batches
         self._over = False
-        self._closed = False
         self._suspended = False  # in dag.test(): what is given must run before it goes on
         self._failure: Failure | None = None
         self._changed = asyncio.Event()  # there may be something to commit
@@ -91,17 +76,15 @@ class Walk:
             self._source, stager, policy, start, self.writer, self.clock, self._changed, self._pace
         )
         self._task: asyncio.Task[None] | None = None
-        self._closing: asyncio.Future[None] | None = None  # while it runs
-        self._ends_at = math.inf  # in the loop's time
-        self._parts: set[asyncio.Task[Any]] = set()  # that it starts and ends
         self._teller = WalkTeller(self._source, self._batcher, self._pace, self.clock)
+        self._drive = Drive(self._source, self._batcher, policy, self.clock, self._teller, guard)
 
     # -- for the one who commits ------------------------------------------------------------------
 
     def start(self) -> None:
         """Start it; one that is closed stays so."""
-        if not self._closed:
-            self._closing = asyncio.get_running_loop().create_future()
+        if not self._drive.closed:
+            self._drive.start()
             self._task = asyncio.create_task(self._run(), name=f"walk {self.stream}")
             self._task.add_done_callback(self._stopped)
 
@@ -116,11 +99,8 @@ class Walk:
 
         Final from the first line, even when the wait is cancelled. Several may close one walk.
         """
-        self._closed = True
-        self._batcher.stop()
-        if self._closing is not None and self._task is not None and not self._task.done():
-            if not self._closing.done():
-                self._closing.set_result(None)
+        self._drive.close()
+        if self._task is not None and not self._task.done():
             await asyncio.wait({self._task})
 
     async def discard(self) -> None:
@@ -252,125 +232,26 @@ class Walk:
     @property
     def _broken(self) -> bool:
         """The walk itself stopped (not its source): it could not stage, or was closed."""
-        return not self._over and (self._closed or self._task is None or self._task.done())
+        return not self._over and (self._drive.closed or self._task is None or self._task.done())
 
     def _raise_why_stopped(self) -> NoReturn:
         if self._task is not None and not self._task.cancelled():
             self._task.result()  # raises what it could not stage for
         raise WalkClosed(f"the walk of stream {self.stream} is not running")
 
-    # -- starting and ending ----------------------------------------------------------------------
-
     async def _run(self) -> None:
         try:
-            self._over = await self._pull_and_stage()
+            self._over = await self._drive.run()
         except ResultsAwaited:
             self._over = self._suspended = True
         except DeferredExpandError as error:
             self._failure = Failure.of(error)
             self._over = True
         except asyncio.CancelledError:
-            self._source.give_up()
-            await wait_patiently(*self._parts)  # cancelled as well; twice would break off their closing
+            await self._drive.wait_patiently()
             raise
         finally:
-            self._closed = True
-            self._source.give_up()
             try:
-                await end(*self._parts)
+                await self._drive.end()
             finally:
                 self._stager.close()
-
-    async def _pull_and_stage(self) -> bool:
-        """:return: whether it came to the end of the source; otherwise it is being closed."""
-        staging = self._begin(self._batcher.stage_all(), f"staging of {self._policy.name}")
-        if self._guard is not None:
-            self._guarding = self._begin(self._guard(), f"guard of {self._policy.name}")
-        failure = await self._pull(staging)
-        self.clock.stop()
-        self._batcher.end(failed=failure is not None)
-        await self._until_one_ends(staging)
-        if self._closed:
-            return False
-        if staging.cancelled():
-            raise RuntimeError("staging was cancelled by what it awaits")
-        staging.result()
-        if failure is not None:
-            raise failure
-        return True
-
-    async def _pull(self, staging: asyncio.Task[None]) -> DeferredExpandError | None:
-        """Open the source until it is at its end or staging has failed; returns why it cannot go on."""
-        reopenings = Reopenings(self._policy.source_retries, self._policy.retry)
-        self._set_time()
-        while not (staging.done() or self._closed or self._time_is_over):
-            pulling = self._begin(self._source.pull(), self._policy.name)
-            late = await self._until_pulled(pulling, staging)
-            if staging.done() or self._closed or self._time_is_over:
-                break
-            error = late or pulling.result()
-            if error is None or self.given >= self._policy.max_items:
-                break
-            if isinstance(error, DeferredExpandError):
-                return error  # opening it again would change nothing
-            delay = reopenings.delay(error, self._source.buffer.end)
-            what = f"the source raised {error!r}" if late is None else str(late)
-            if delay is None:
-                failure = SourceFailed(f"{what}{reopenings.asks_too_much(error)}")
-                failure.__cause__ = error
-                return failure
-            log.warning("%s; it is opened again from its last cursor in %g s", what, delay, exc_info=error)
-            self._teller.note_error(what)
-            del pulling, error, late  # and the source's frames
-            await self._until_one_ends(staging, timeout=min(delay, self.clock.left, self._time_left))
-            self._teller.note_going_on()
-            used_up = self.clock.used_up()
-            if used_up is not None:
-                return used_up
-        return None
-
-    async def _until_pulled(
-        self, pulling: asyncio.Task[Any], staging: asyncio.Task[None]
-    ) -> PageTimedOut | SourceTimedOut | None:
-        """:return: why the source is given up, which is closed then."""
-        while True:
-            due = [due for due in (self.clock.due_in(), self._time_left) if due not in (None, math.inf)]
-            await self._until_one_ends(pulling, staging, timeout=min(due, default=None))
-            if pulling.done() or staging.done() or self._closed:
-                return None
-            if self._time_is_over:
-                self._source.give_up()
-                await end(pulling)
-                return None
-            late = self.clock.late()
-            if late is not None:
-                self._source.give_up()
-                await end(pulling)
-                return late if pulling.done() else type(late)(f"{late}{_STILL_THERE}")
-
-    def _set_time(self) -> None:
-        if self._policy.ends_at is not None:
-            self._ends_at = asyncio.get_running_loop().time() + self._policy.ends_at - time.time()
-
-    @property
-    def _time_left(self) -> float:
-        """Seconds of the stream's."""
-        left = self._ends_at - asyncio.get_running_loop().time()
-        return left if left > A_MOMENT else 0.0
-
-    @property
-    def _time_is_over(self) -> bool:
-        return not self._time_left
-
-    def _begin(self, part: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        task = asyncio.create_task(part, name=name)
-        self._parts.add(task)
-        task.add_done_callback(self._parts.discard)
-        return task
-
-    async def _until_one_ends(self, *parts: asyncio.Task[Any], timeout: float | None = None) -> None:
-        """Or the walk is closed, or the time is over; raises what the guard raises."""
-        ends = {part for part in (*parts, self._closing, self._guarding) if part is not None}
-        await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if self._guarding is not None and self._guarding.done() and not self._closed:
-            self._guarding.result()

@@ -25,7 +25,7 @@ def main() -> None:
         with browser() as chromium:
             for theme, dag_id, name in (("light", "shop", "stream"), ("dark", "returns", "failures")):
                 page = _page(chromium, airflow, theme)
-                _take(page, airflow, "/plugin/streams", f"list-{theme}", "table")
+                _take(page, airflow, "/plugin/streams", "list-light" if theme == "light" else None, "table")
                 address = f"/dags/{dag_id}/runs/{quote(runs[dag_id], safe='')}/plugin/streams-of-run"
                 _take(page, airflow, address, None, "table")
                 page.frame_locator("iframe").locator("td a").first.click()
