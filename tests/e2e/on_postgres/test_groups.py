@@ -49,7 +49,9 @@ def test_it_grows_depth_first_and_what_follows_waits(cluster: Cluster, tmp_path:
     assert run.wait() == "success"
     assert run.result() == told(range(7))
     assert all(indexes(run, task_id) == list(range(7)) for task_id in CHAIN), "no head among them"
-    assert gates.asked == [0, 1], "the head goes on with the walk of the unmapped task"
+    # The head goes on with the walk of the unmapped task, but where it waits in another triggerer.
+    one = "triggerer 2" not in cluster.components
+    assert (gates.asked if one else sorted(set(gates.asked))) == [0, 1]
     assert "7 items" in run.instances("users.stream")[0]["rendered_map_index"]
 
 
