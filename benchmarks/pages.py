@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import event, func, select, text, update
 from starlette.testclient import TestClient
@@ -83,10 +84,15 @@ def _open(dag_id: str, items: int) -> None:
 
 def _end_items(session: Any, dag_id: str, items: int) -> None:
     of_stream = (TaskInstance.dag_id == dag_id, TaskInstance.task_id == INSERT)
-    since = func.now() - text("interval '1 second'") * (items - TaskInstance.map_index) / 10
+    before = func.make_interval(0, 0, 0, 0, 0, 0, (items - TaskInstance.map_index) / 100.0)
+    session.execute(
+        update(XComModel)
+        .where(XComModel.dag_id == dag_id, XComModel.key.like("deferred_expand.batch.%"))
+        .values(timestamp=func.now() - func.make_interval(0, 0, 0, 0, 0, 0, items / 100.0 + 60))
+    )
     for state, last in (("success", items - 60), ("failed", 40)):
         chosen = (*of_stream, TaskInstance.map_index.between(1, last))
-        session.execute(update(TaskInstance).where(*chosen).values(state=state, end_date=since))
+        session.execute(update(TaskInstance).where(*chosen).values(state=state, end_date=func.now() - before))
 
 
 @contextmanager

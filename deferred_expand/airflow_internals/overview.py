@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from airflow.cli.simple_table import AirflowConsole
 from airflow.jobs.job import Job
@@ -16,7 +16,8 @@ from airflow.sdk.configuration import conf
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 from airflow.utils.session import create_session
-from sqlalchemy import Integer, and_, cast, extract, func, or_, select, tuple_
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy import Integer, and_, case, cast, extract, func, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from deferred_expand.streams.commit_log import CommitLog
 
+BUT_SUCCESS = [state.value for state in TaskInstanceState if state is not TaskInstanceState.SUCCESS]
 BUCKETS = 100  # points of the line of what is finished
 
 
@@ -162,8 +164,8 @@ def _count_items(session: Session, found: list[StreamFound]) -> None:
         (stream.dag_id, stream.run_id, stream.mapped_task_id): stream for stream in found
     }
     first = (TaskInstance.map_index == 0).label("first")
-    # Nearly all are a success, and the index has the state: those are what is left of the committed ones.
-    others = or_(TaskInstance.state != "success", TaskInstance.state.is_(None))
+    # Nearly all are a success, which are what is left of the committed ones: of the others the index tells.
+    others = or_(TaskInstance.state.in_(BUT_SUCCESS), TaskInstance.state.is_(None))
     query = (
         select(*key, first, TaskInstance.state, func.count())
         .where(tuple_(*key).in_(list(of_key)), TaskInstance.map_index >= 0, others)
@@ -184,6 +186,10 @@ def failed_items(session: Session, stream: StreamFound, most: int) -> list[Any]:
     return list(session.execute(select(*columns).where(*failed).order_by(TaskInstance.map_index).limit(most)))
 
 
+Point: TypeAlias = "tuple[float, int]"
+"""Seconds since the epoch, and items by then."""
+
+
 @dataclass(frozen=True)
 class TimesOfItems:
     """
@@ -193,17 +199,24 @@ class TimesOfItems:
     :param finished: their instances.
     """
 
-    committed: list[tuple[float, int]]
-    finished: list[tuple[float, int]]
+    committed: list[Point]
+    finished: list[Point]
 
 
 def times_of_items(
-    session: Session, stream: StreamFound, log: CommitLog, names: tuple[str, str], *, finished: bool = True
+    session: Session,
+    stream: StreamFound,
+    log: CommitLog,
+    names: tuple[str, str],
+    until: float | None = None,
+    *,
+    finished: bool = True,
 ) -> TimesOfItems:
     """
     Of no batch the items are read, and of a hundred thousand instances a hundred numbers.
 
     :param names: what the keys of batches begin with, and those of the index pages that name these.
+    :param until: now, while items are not finished; otherwise it is looked up when the last one was.
     """
     where = {"dag_id": stream.dag_id, "run_id": stream.run_id, "task_id": stream.task_id, "map_index": -1}
     times, pages = dict[str, float](), list[Any]()
@@ -216,24 +229,25 @@ def times_of_items(
     last = [first - 1 for first, _ in entries[1:]] + [log.items]
     at_batches = [(times.get(names[0] + name), end) for (_, name), end in zip(entries, last, strict=False)]
     committed = [(at, end) for at, end in at_batches if at is not None]
-    ends = _finished(session, stream, committed[0][0]) if committed and finished else []
+    ends = _finished(session, stream, committed[0][0], until) if committed and finished else []
     return TimesOfItems(committed, ends)
 
 
-def _finished(session: Session, stream: StreamFound, since: float) -> list[tuple[float, int]]:
+def _finished(session: Session, stream: StreamFound, since: float, until: float | None) -> list[Point]:
     at = extract("epoch", TaskInstance.end_date)
     done = (*_items_of(stream), TaskInstance.end_date.is_not(None))
-    last = session.scalar(select(func.max(at)).where(*done))
+    last = until or session.scalar(select(func.max(at)).where(*done))
     if last is None:
         return []
     width = max(1.0, (float(last) - since) / BUCKETS)
-    bucket = cast((at - since) / width, Integer).label("bucket")
+    number = cast((at - since) / width, Integer)
+    bucket = case((number > BUCKETS, BUCKETS), else_=number).label("bucket")  # clocks differ
     points, items = [], 0
-    for number, count in session.execute(
+    for number_of, count in session.execute(
         select(bucket, func.count()).where(*done).group_by(bucket).order_by(bucket)
     ):
         items += count
-        points.append((since + (number + 1) * width, items))
+        points.append((since + (number_of + 1) * width, items))
     return points
 
 

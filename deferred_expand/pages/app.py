@@ -118,9 +118,10 @@ def one_stream(
 def _drawn(session: Session, stream: Stream, related: list[Stream]) -> dict[str, Any]:
     """What is read when a page is opened, and now and then."""
     names = BATCHES, f"{INDEX}0."
-    times = times_of_items(session, stream.found, stream.log, names)
+    now = time.time()
+    until = now if stream.finished < stream.items else None
+    times = times_of_items(session, stream.found, stream.log, names, until)
     others = related[:MOST_DRAWN]
     beside = [times_of_items(session, one.found, one.log, names, finished=False) for one in others]
-    now = time.time()
     rates = a_minute(times.committed, now), a_minute(times.finished, now)
     return {"picture": draw(times, beside), "rates": rates, "others": others}

@@ -9,16 +9,13 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deferred_expand.airflow_internals.overview import TimesOfItems
+    from deferred_expand.airflow_internals.overview import Point, TimesOfItems
 
 WIDTH, HEIGHT = 900, 220
 LEFT, BOTTOM, TOP, RIGHT = 60, 24, 10, 10
 LINES = 5  # of the grid, each way
 MOST_POINTS = 300
 RATE_OVER = 60.0  # seconds
-
-Point = tuple[float, int]
-"""Seconds since the epoch, and items by then."""
 
 
 def draw(times: TimesOfItems, others: Sequence[TimesOfItems] = ()) -> Markup | None:
