@@ -254,7 +254,7 @@ def statements() -> Iterator[list[str]]:
     seen: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if "revoked_token" not in statement and not statement.startswith(("BEGIN", "PRAGMA")):
+        if "revoked_token" not in statement and not statement.startswith(("BEGIN", "PRAGMA", "SET")):
             seen.append(statement)
 
     with create_session() as session:
