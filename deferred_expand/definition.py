@@ -122,6 +122,13 @@ class StreamDefinition:
         return Control(False, self.max_pending, self.rate_limit, 0 if self.fail_fast else self.tolerate)
 
     @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Names of what they may not, as it counts instances of items, of which there are none."""
+        if self.mapped_task_id is None:
+            return ("max_pending", "tolerate")
+        return ("max_pending",) if self.unit.kind == "batch" else ()
+
+    @property
     def limits(self) -> TimeLimits:
         """Of the time that the source may take."""
         name = f"source of task {self.task_id!r} in DAG {self.dag_id!r}"

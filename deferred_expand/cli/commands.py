@@ -149,7 +149,7 @@ def _change(args: Namespace, what: str, changes: dict[str, Any]) -> None:
         raise SystemExit(f"The stream of {stream.task_id!r} is walked on workers: stop it, or let it go on")
     value = {name: one for name, one in {**stream.changes, **changes}.items() if one is not None}
     try:
-        control = stream.by_dag.changed_by(value)
+        control = stream.changed_by(value)
     except ValueError as error:
         raise SystemExit(f"That cannot be obeyed: {error}") from error
     asked, path = (

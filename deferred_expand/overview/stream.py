@@ -138,11 +138,15 @@ class Stream:
     def by_dag(self) -> Control:
         return Control(**self.record.get("control", {}))
 
+    def changed_by(self, written: Any) -> Control:
+        """:raises ValueError: it cannot be obeyed."""
+        return self.by_dag.changed_by(written, self.record.get("uncounted", []))
+
     @property
     def control(self) -> Control:
         """What holds; of what cannot be obeyed, nothing does."""
         try:
-            return self.by_dag.changed_by(self.found.control)
+            return self.changed_by(self.found.control)
         except ValueError:
             return self.by_dag
 
@@ -153,7 +157,7 @@ class Stream:
     def refused(self) -> str | None:
         """Why what a person has written is not obeyed."""
         try:
-            self.by_dag.changed_by(self.found.control)
+            self.changed_by(self.found.control)
         except ValueError as error:
             return str(error)
         return None
@@ -252,7 +256,12 @@ class Stream:
 
 def limits_by_dag(stream: Stream) -> list[tuple[str, Any]]:
     """Names of what a person may change beside pausing, with what the DAG says."""
-    return [(name, getattr(stream.by_dag, name)) for name in ("max_pending", "rate_limit", "tolerate")]
+    names = [
+        name
+        for name in ("max_pending", "rate_limit", "tolerate")
+        if name not in stream.record.get("uncounted", [])
+    ]
+    return [(name, getattr(stream.by_dag, name)) for name in names]
 
 
 def in_line(streams: list[Stream]) -> list[tuple[int, Stream]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deferred_expand.streams.tolerance import Tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,12 @@ class Control:
     def tolerance(self) -> Tolerance | None:
         return None if self.tolerate is None else Tolerance.of(self.tolerate)
 
-    def changed_by(self, written: Any) -> Control:
+    def changed_by(self, written: Any, uncounted: Collection[str] = ()) -> Control:
         """
         What is left out, or is null, stays as it is.
 
         :param written: by a person; ``None``: nothing is.
+        :param uncounted: names of what counts instances that there are none of.
         :raises ValueError: naming what is wrong.
         """
         if written is None:
@@ -42,6 +46,9 @@ class Control:
         unknown = sorted(set(written) - set(asdict(self)), key=str)
         if unknown:
             raise ValueError(f"there is no {unknown[0]!r}; there are {', '.join(asdict(self))}")
+        for name in uncounted:
+            if written.get(name) is not None:
+                raise ValueError(f"{name} counts instances of items, of which this stream has none")
         changed = replace(self, **{name: value for name, value in written.items() if value is not None})
         changed._check()
         return changed

@@ -75,8 +75,9 @@ class ControlReader:
         except Exception:
             log.warning("cannot read what people want of stream %s", self._name, exc_info=True)
             return
+        definition = self._definition
         try:
-            control, refused = self._holding(self._definition.control.changed_by(written)), ""
+            control, refused = self._holding(definition.control.changed_by(written, definition.uncounted)), ""
         except ValueError as error:
             control, refused = walk.control or self._holding(self._definition.control), str(error)
         if refused and refused != self._refused:

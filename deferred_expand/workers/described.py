@@ -37,4 +37,5 @@ def record_of(definition: StreamDefinition, waiter: tuple[str, int]) -> dict[str
         "max_items": definition.max_items,
         "walked_on_workers": definition.hops_on_worker,
         "control": asdict(definition.control),
+        "uncounted": list(definition.uncounted),
     }

@@ -84,7 +84,7 @@ class StreamWait:
     def control(self) -> Control:
         """What holds of the stream: as the DAG says, or as a person has written over that."""
         try:
-            return self._definition.control.changed_by(self.store.read_control())
+            return self._definition.control.changed_by(self.store.read_control(), self._definition.uncounted)
         except ValueError:
             return self._definition.control  # its trigger says what is wrong
 

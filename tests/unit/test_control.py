@@ -21,13 +21,14 @@ from deferred_expand.committing.store import CONTROL_KEY, StreamStore
 from deferred_expand.exceptions import TooManyItemsFailed
 from deferred_expand.plugin.controls import ControlWatch
 from deferred_expand.streams.control import Control
-from deferred_expand.streams.units import Unit
+from deferred_expand.streams.units import BATCH, Unit
 from deferred_expand.triggers import control as control_module
 from deferred_expand.triggers.calls import call_in_thread
 from deferred_expand.triggers.control import ControlReader
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.failing_fast import require_few_failed_items
 from deferred_expand.walking.pace import Pace
+from deferred_expand.workers.described import record_of
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
 from tests.metadata_database import RUN_ID as METADATA_RUN_ID
 from tests.metadata_database import USERS, OpenStream, write_xcom
@@ -81,6 +82,28 @@ def test_what_a_person_leaves_out_stays_as_the_dag_says() -> None:
 def test_what_cannot_be_obeyed_is_named(written: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BY_DAG.changed_by(written)
+
+
+@pytest.mark.parametrize(
+    ("how", "uncounted"),
+    [
+        ({}, set()),
+        ({"unit": BATCH}, {"max_pending"}),
+        ({"unit": Unit("window", 5)}, set()),
+        ({"mapped_task_id": None}, {"max_pending", "tolerate"}),
+    ],
+)
+def test_what_counts_instances_is_refused_where_there_are_none(
+    definition: StreamDefinition, how: dict[str, Any], uncounted: set[str]
+) -> None:
+    stream = replace(definition, max_pending=None, **how)
+    for name, value in (("max_pending", 5), ("tolerate", 5), ("rate_limit", 5), ("paused", True)):
+        if name in uncounted:
+            with pytest.raises(ValueError, match=f"{name} counts instances of items"):
+                stream.control.changed_by({name: value}, stream.uncounted)
+        else:
+            assert getattr(stream.control.changed_by({name: value}, stream.uncounted), name) == value
+    assert record_of(stream, ("users", -1))["uncounted"] == list(stream.uncounted)
 
 
 @asynccontextmanager

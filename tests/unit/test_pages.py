@@ -304,6 +304,18 @@ def test_what_cannot_be_obeyed_is_told(server: Any, stream: OpenStream, written:
     assert HOSTILE not in browser(server, "ada").get(address(stream, "run")).text
 
 
+def test_where_no_item_has_an_instance_nothing_that_counts_them_is_changed(
+    server: Any, stream: OpenStream
+) -> None:
+    control = {"paused": False, "max_pending": None, "rate_limit": None, "tolerate": None}
+    write(stream, STREAM_KEY, record(uncounted=["max_pending", "tolerate"], control=control))
+    write(stream, CONTROL_KEY, {"max_pending": 5})
+    page = browser(server, "ada").get(address(stream)).text
+    assert "is not obeyed: max_pending counts instances of items" in page
+    assert 'name="max_pending"' not in page
+    assert 'name="rate_limit"' in page
+
+
 def test_a_stream_that_workers_walk_has_no_limits_to_change(server: Any, stream: OpenStream) -> None:
     write(stream, STREAM_KEY, record(walked_on_workers=True))
     page = browser(server, "ada").get(address(stream)).text
