@@ -45,8 +45,8 @@ class CommitLog:
     :param unit: what ``items`` counts, and instances are made for: items, batches or windows. Of a window
         only the batch that closes it counts.
     :param opened: when the stream was, in seconds since the epoch.
-    :param grown: for how many items the task group over the stream has instances; ``None``: the expander has
-        made none.
+    :param grown: for how many items the task group over the stream has instances, or Airflow makes them by
+        the length that the unmapped task returns; ``None``: neither is so yet.
     """
 
     stream: str

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from deferred_expand.committing.board import installed_board
+from deferred_expand.exceptions import StreamError
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.handover import BOARD_POLL, REPEAT, Overtaken
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from deferred_expand.committing.board import CommitBoard
+    from deferred_expand.definition import StreamDefinition
     from deferred_expand.streams.commit_log import CommitLog
     from deferred_expand.triggers.expansion import Expansion
     from deferred_expand.triggers.handover import ExpanderHandover
@@ -28,12 +30,11 @@ def grows(expansion: Expansion, committed: CommitLog) -> bool:
     Whether the expander makes the group's instances, or is about to, while the stream is walked.
 
     Once it has begun nobody else can go on: the scheduler starts what it makes without looking at
-    dependencies. Where it does not, Airflow expands the group when the stream has ended.
+    dependencies. Where it does not, the unmapped task pushes the length when the stream has ended, Airflow
+    expands the group by that, and the head finds all of it grown.
     """
-    if committed.grown is not None:
+    if committed.grown is not None or expansion.for_head:
         return True
-    if expansion.for_head:
-        return not committed.ended
     board = installed_board()
     definition = expansion.definition
     may = definition.materialize != "callback" and not definition.hops_on_worker
@@ -47,11 +48,35 @@ def is_done(expansion: Expansion, committed: CommitLog) -> bool:
     The head: until all has its instances. The unmapped task: until the first have, or as many as an earlier
     run has left; what is committed without the expander it pushes the length of, at the end.
     """
-    if committed.grown is None:
-        return committed.ended and not (committed.items and grows(expansion, committed))
     if committed.ended and not committed.is_behind:
         return True
-    return not expansion.for_head and committed.grown >= expansion.until
+    if expansion.for_head:
+        return False
+    if committed.grown is None:
+        return committed.ended and not grows(expansion, committed)
+    return committed.grown >= expansion.until
+
+
+def require_grower(expansion: Expansion, committed: CommitLog) -> None:
+    """
+    The head takes a stream over whose unmapped task a person has marked as done.
+
+    :raises StreamError: its group has no instances, and nobody here can make them.
+    """
+    board, definition = installed_board(), expansion.definition
+    ends_without = expansion.for_head and committed.grown is None and committed.ended and committed.is_behind
+    if ends_without and board is not None and not board.grows_groups:
+        raise not_grown(definition, expansion.run_id)
+
+
+def not_grown(definition: StreamDefinition, run_id: str) -> StreamError:
+    """Nobody has pushed the group's length, and nobody will."""
+    group = definition.group.group_id if definition.group else None
+    return StreamError(
+        f"task group {group!r} of DAG {definition.dag_id!r}, run {run_id!r}, has no instances: task "
+        f"{definition.task_id!r} was marked as done before it could say how many, and nothing here makes "
+        f"task groups grow. Clear {definition.task_id!r} with its downstream"
+    )
 
 
 class Growth:
@@ -94,6 +119,7 @@ class Growth:
                 raise Overtaken
             if is_done(self._expansion, committed):
                 return committed
+            require_grower(self._expansion, committed)
             if handing_over.done() and handing_over.result() is None:
                 return None
             idle = handing_over.done() or not told_at

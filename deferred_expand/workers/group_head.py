@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deferred_expand.triggers.growing import not_grown
 from deferred_expand.workers.described import record_of
 from deferred_expand.workers.head import StreamHeadOperator
 from deferred_expand.workers.opener import require_room
@@ -36,7 +37,9 @@ class GroupHeadOperator(StreamHeadOperator):
         wait.store.write(plan)
 
     def _go_on(self, context: Any, wait: StreamWait, log: CommitLog) -> None:
-        if log.ended and log.grown is not None and log.is_behind:
+        if log.ended and log.is_behind:
+            if self._definition.hops_on_worker:
+                raise not_grown(self._definition, wait.run_id)
             return self._take(context, wait, log, wait.go_on(log))
         return super()._go_on(context, wait, log)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -133,6 +134,8 @@ class StreamOpener:
             return self._take(log, self._wait.go_on(log), until)
         if log.ended:
             self._wait.store.delete_left(log)
+        if self._definition.group is not None and log.grown is None:
+            log = self._leave_to_airflow(log)
         definition, store = self._definition, self._wait.store
         tasks = (definition.mapped_task_id,) if definition.group is None else definition.group.task_ids
         store.forget_results(log.items + 1, until or 0, [task for task in tasks if task is not None])
@@ -148,18 +151,22 @@ class StreamOpener:
         # With a failure, too, what is committed shall run; the head goes on from there.
         return log.grown is not None and (log.grown >= max(1, until or 0) or log.failure is not None)
 
-    def _length(self, log: CommitLog) -> int:
+    def _leave_to_airflow(self, log: CommitLog) -> CommitLog:
+        """It expands the group by the length that is returned; the log says so for the head."""
         group = self._definition.group
-        if group is None:
-            return 1 + log.items
-        if log.grown is None:
-            self._task.log.info(
-                "Task group %r has not grown with the stream: Airflow expands it now. It grows where an "
-                "expander is at work on a database with row locks, unless materialize='callback' or the "
-                "stream is walked on workers",
-                group.group_id,
-            )
-        return log.items if log.grown is None else log.grown
+        assert group is not None
+        self._task.log.info(
+            "Task group %r has not grown with the stream: Airflow expands it now. It grows where an "
+            "expander is at work on a database with row locks, unless materialize='callback' or the "
+            "stream is walked on workers",
+            group.group_id,
+        )
+        grown = replace(log, grown=log.items)
+        self._wait.store.write_log(grown)
+        return grown
+
+    def _length(self, log: CommitLog) -> int:
+        return 1 + log.items if log.grown is None else log.grown
 
     def _say_where_hops_run(self) -> None:
         definition = self._definition
