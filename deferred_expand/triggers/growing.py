@@ -38,7 +38,7 @@ def grows(expansion: Expansion, committed: CommitLog) -> bool:
     board = installed_board()
     definition = expansion.definition
     may = definition.materialize != "callback" and not definition.hops_on_worker
-    return may and board is not None and board.grows_groups
+    return may and board is not None and board.is_alive and board.grows_groups
 
 
 def is_done(expansion: Expansion, committed: CommitLog) -> bool:

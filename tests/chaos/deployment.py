@@ -117,6 +117,10 @@ class Deployment:
         process = psutil.Process(self.cluster.processes[component].pid)
         return [process, *process.children(recursive=True)]
 
+    def started_at(self, component: str) -> float:
+        """In seconds since the epoch."""
+        return psutil.Process(self.cluster.processes[component].pid).create_time()
+
     def restart_scheduler_if_given_up(self) -> None:
         """
         As who runs it would.

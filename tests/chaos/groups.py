@@ -78,6 +78,13 @@ class GroupsRun(Struck):
 
     # What there is to see
 
+    @property
+    def _stream(self) -> tuple[str, str]:
+        return DAG_ID, self.run_id
+
+    def _complain(self, what: str) -> None:
+        self.outcome.complaints.append(what)
+
     def _made(self) -> int:
         query = "select count(*) from task_instance where run_id = %s and task_id = %s and map_index >= 0"
         return int(self._cluster.ask(query, self.run_id, TASKS[-1])[0][0])
@@ -120,6 +127,7 @@ class GroupsRun(Struck):
 
 GROUP_FAULTS: dict[str, Callable[[GroupsRun], None]] = {
     "kill triggerers": GroupsRun.kill_triggerers,
+    "kill triggerers in a pause": GroupsRun.kill_triggerers_in_a_pause,
     "kill scheduler": GroupsRun.kill_scheduler,
     "kill api-server": GroupsRun.kill_api_server,
     "cut database": GroupsRun.cut_database,

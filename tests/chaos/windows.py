@@ -80,6 +80,13 @@ class WindowsRun(Struck):
 
     # What there is to see
 
+    @property
+    def _stream(self) -> tuple[str, str]:
+        return self._dag_id, self.run_id
+
+    def _complain(self, what: str) -> None:
+        self.outcome.complaints.append(what)
+
     def _open(self) -> bool:
         query = "select 1 from task_instance where run_id = %s and task_id = 'load' and map_index > 0 limit 1"
         return bool(self._cluster.ask(query, self.run_id))
@@ -120,6 +127,7 @@ class WindowsRun(Struck):
 
 WINDOW_FAULTS: dict[str, Callable[[WindowsRun], None]] = {
     "kill triggerers": WindowsRun.kill_triggerers,
+    "kill triggerers in a pause": WindowsRun.kill_triggerers_in_a_pause,
     "kill scheduler": WindowsRun.kill_scheduler,
     "kill api-server": WindowsRun.kill_api_server,
     "cut database": WindowsRun.cut_database,
