@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.cli.simple_table import AirflowConsole
 from airflow.jobs.job import Job
@@ -17,18 +17,31 @@ from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import Integer, and_, case, cast, extract, func, or_, select, tuple_
+from sqlalchemy import (
+    Integer,
+    and_,
+    case,
+    cast,
+    extract,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+    union_all,
+)
 from sqlalchemy.orm import aliased
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
-    from deferred_expand.streams.commit_log import CommitLog
 
 BUT_SUCCESS = [state.value for state in TaskInstanceState if state is not TaskInstanceState.SUCCESS]
-BUCKETS = 100  # points of the line of what is finished
 
 
 class Keys(NamedTuple):
@@ -47,6 +60,15 @@ class Keys(NamedTuple):
     announcement: str
 
 
+class FailedItem(NamedTuple):
+    """Its instance, and when that ended."""
+
+    map_index: int
+    state: str
+    tries: int
+    ended: datetime | None
+
+
 @dataclass
 class StreamFound:
     """
@@ -60,6 +82,7 @@ class StreamFound:
     :param triggerer_id: of the triggerer that its trigger is assigned to; where that is, and its last beat.
     :param announced: by its trigger, as it is stored.
     :param items: instances of the task over the stream by their states but success, the head's not counted.
+    :param failures: the first of those that have failed, where they were asked for.
     """
 
     dag_id: str
@@ -79,6 +102,11 @@ class StreamFound:
     beat: datetime | None = None
     announced: dict[str, Any] | None = None
     items: dict[str, int] = field(default_factory=dict)
+    failures: list[FailedItem] = field(default_factory=list)
+
+    def is_called(self, task_id: str) -> bool:
+        """By the id of its task, of the task over it, or of the task of its head."""
+        return task_id in (self.task_id, self.mapped_task_id, self.head[0])
 
     @property
     def mapped_task_id(self) -> str | None:
@@ -92,9 +120,17 @@ class StreamFound:
 
 
 def find_streams(
-    session: Session, keys: Keys, dag_id: str | None = None, run_id: str | None = None
+    session: Session,
+    keys: Keys,
+    dag_id: str | None = None,
+    run_id: str | None = None,
+    failures_of: tuple[str, int] | None = None,
 ) -> list[StreamFound]:
-    """Of one run; without, of all that are running. In three statements, however many there are."""
+    """
+    Of one run; without, of all that are running. In three statements, however many there are.
+
+    :param failures_of: what a stream is called whose failed items are looked up, and how many at most.
+    """
     log, record, control = XComModel, aliased(XComModel), aliased(XComModel)
     query = (
         select(
@@ -122,7 +158,7 @@ def find_streams(
     for stream in found:
         stream.head = tuple((stream.record or {}).get("waiter", (stream.task_id, -1)))
     _look_at_heads(session, found, keys.announcement)
-    _count_items(session, found)
+    _look_at_items(session, found, failures_of)
     return found
 
 
@@ -158,102 +194,45 @@ def _look_at_heads(session: Session, found: list[StreamFound], announcement: str
         stream.triggerer, stream.beat, stream.announced = row[8:]
 
 
-def _count_items(session: Session, found: list[StreamFound]) -> None:
+def _look_at_items(session: Session, found: list[StreamFound], failures_of: tuple[str, int] | None) -> None:
     key = (TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id)
     of_key: dict[Any, StreamFound] = {
         (stream.dag_id, stream.run_id, stream.mapped_task_id): stream for stream in found
     }
-    first = (TaskInstance.map_index == 0).label("first")
+    first = case((TaskInstance.map_index == 0, 0), else_=1).label("first")
+    tries, ended = null().label("tries"), type_coerce(null(), TaskInstance.end_date.type).label("ended")
     # Nearly all are a success, which are what is left of the committed ones: of the others the index tells.
     others = or_(TaskInstance.state.in_(BUT_SUCCESS), TaskInstance.state.is_(None))
-    query = (
-        select(*key, first, TaskInstance.state, func.count())
+    query: Any = (
+        select(*key, first, TaskInstance.state, func.count().label("count"), tries, ended)
         .where(tuple_(*key).in_(list(of_key)), TaskInstance.map_index >= 0, others)
         .group_by(*key, first, TaskInstance.state)
     )
+    called, most = failures_of or ("", 0)
+    for stream in found:
+        if stream.mapped_task_id and stream.is_called(called):
+            query = union_all(query, select(_failed_items(key, stream, most).subquery()))
     counts: dict[Any, dict[str, int]] = defaultdict(Counter)
-    for *row, is_first, state, count in session.execute(query):
-        if not (is_first and of_key[tuple(row)].first_index):  # which is the head
+    for *row, index, state, count, tries, ended in session.execute(query):
+        stream = of_key[tuple(row)]
+        if tries is not None:
+            stream.failures.append(FailedItem(index, state, tries, ended))
+        elif index >= stream.first_index:  # or it is the head
             counts[tuple(row)][state or "none"] += count
     for stream_key, items in counts.items():
         of_key[stream_key].items = items
 
 
-def failed_items(session: Session, stream: StreamFound, most: int) -> list[Any]:
-    """Map index, state, number of tries and end of instances that have failed, the first ones."""
-    columns = (TaskInstance.map_index, TaskInstance.state, TaskInstance.try_number, TaskInstance.end_date)
-    failed = (*_items_of(stream), TaskInstance.state.in_(("failed", "upstream_failed")))
+def _failed_items(key: tuple[Any, ...], stream: StreamFound, most: int) -> Select[Any]:
+    columns = (TaskInstance.map_index, TaskInstance.state, literal(1), TaskInstance.try_number)
+    failed = (*items_of(stream), TaskInstance.state.in_(("failed", "upstream_failed")))
     # Not by the column itself: in that order the database would go through all of them, if few have failed.
-    in_order = select(*columns).where(*failed).order_by(TaskInstance.map_index + 0)
-    return list(session.execute(in_order.limit(most)))
+    in_order = select(*key, *columns, TaskInstance.end_date).order_by(TaskInstance.map_index + 0)
+    return in_order.where(*failed).limit(most)
 
 
-Point: TypeAlias = "tuple[float, int]"
-"""Seconds since the epoch, and items by then."""
-
-
-@dataclass(frozen=True)
-class TimesOfItems:
-    """
-    How many items there were when, in seconds since the epoch: a rising number.
-
-    :param committed: as their batches were staged.
-    :param finished: their instances.
-    """
-
-    committed: list[Point]
-    finished: list[Point]
-
-
-def times_of_items(
-    session: Session,
-    stream: StreamFound,
-    log: CommitLog,
-    names: tuple[str, str],
-    until: float | None = None,
-    *,
-    finished: bool = True,
-) -> TimesOfItems:
-    """
-    Of no batch the items are read, and of a hundred thousand instances a hundred numbers.
-
-    :param names: what the keys of batches begin with, and those of the index pages that name these.
-    :param until: now, while items are not finished; otherwise it is looked up when the last one was.
-    """
-    where = {"dag_id": stream.dag_id, "run_id": stream.run_id, "task_id": stream.task_id, "map_index": -1}
-    times, pages = dict[str, float](), list[Any]()
-    of_batches = select(XComModel.key, XComModel.timestamp).filter_by(**where)
-    for key, at in session.execute(of_batches.where(XComModel.key.startswith(names[0], autoescape=True))):
-        times[key] = at.timestamp()
-    of_pages = select(XComModel.value).filter_by(**where)
-    pages += session.scalars(of_pages.where(XComModel.key.startswith(names[1], autoescape=True)))
-    entries = sorted(tuple(entry) for page in [*pages, *log.index[:1]] for entry in page)
-    last = [first - 1 for first, _ in entries[1:]] + [log.items]
-    at_batches = [(times.get(names[0] + name), end) for (_, name), end in zip(entries, last, strict=False)]
-    committed = [(at, end) for at, end in at_batches if at is not None]
-    ends = _finished(session, stream, committed[0][0], until) if committed and finished else []
-    return TimesOfItems(committed, ends)
-
-
-def _finished(session: Session, stream: StreamFound, since: float, until: float | None) -> list[Point]:
-    at = extract("epoch", TaskInstance.end_date)
-    done = (*_items_of(stream), TaskInstance.end_date.is_not(None))
-    last = until or session.scalar(select(func.max(at)).where(*done))
-    if last is None:
-        return []
-    width = max(1.0, (float(last) - since) / BUCKETS)
-    number = cast((at - since) / width, Integer)
-    bucket = case((number > BUCKETS, BUCKETS), else_=number).label("bucket")  # clocks differ
-    points, items = [], 0
-    for number_of, count in session.execute(
-        select(bucket, func.count()).where(*done).group_by(bucket).order_by(bucket)
-    ):
-        items += count
-        points.append((since + (number_of + 1) * width, items))
-    return points
-
-
-def _items_of(stream: StreamFound) -> tuple[Any, ...]:
+def items_of(stream: StreamFound) -> tuple[Any, ...]:
+    """Which task instances are."""
     return (
         TaskInstance.dag_id == stream.dag_id,
         TaskInstance.run_id == stream.run_id,

@@ -70,10 +70,6 @@ class Stream:
     def mapped_task_id(self) -> str | None:
         return self.found.mapped_task_id
 
-    def is_called(self, task_id: str) -> bool:
-        """By the id of its task, of the task over it, or of the task of its head."""
-        return task_id in (self.task_id, self.mapped_task_id, self.head[0])
-
     @property
     def parents(self) -> list[str]:
         """Ids of the tasks of the streams of its run that this one is made of."""

@@ -12,8 +12,9 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from deferred_expand.airflow_internals.overview import failed_items, find_streams, times_of_items
+from deferred_expand.airflow_internals.overview import find_streams
 from deferred_expand.airflow_internals.run_overview import iterating_instances, waiting_windows
+from deferred_expand.airflow_internals.times import times_of_items
 from deferred_expand.airflow_internals.web import (
     READS_INSTANCES,
     GetUserDep,
@@ -96,8 +97,9 @@ def streams_of_run(
 def one_stream(
     request: Request, user: GetUserDep, session: SessionDep, dag_id: str, run_id: str, task_id: str
 ) -> HTMLResponse:
-    of_run = [Stream.of(found) for found in find_streams(session, KEYS, dag_id, run_id)]
-    stream = next((one for one in of_run if one.is_called(task_id)), None)
+    found = find_streams(session, KEYS, dag_id, run_id, failures_of=(task_id, MOST_LISTED))
+    of_run = [Stream.of(one) for one in found]
+    stream = next((one for one in of_run if one.found.is_called(task_id)), None)
     if stream is None:
         return _page(request, "none.html", task_id=task_id)
     follows, followed_by = stream.related(of_run)
@@ -108,7 +110,7 @@ def one_stream(
         stream=stream,
         follows=follows,
         followed_by=followed_by,
-        failures=failed_items(session, stream.found, MOST_LISTED) if stream.failed else [],
+        failures=stream.found.failures,
         may_change=may_change(user, dag_id),
         may_write=may_write_xcoms(user, dag_id),
         **{"picture": None, "rates": (None, None), "others": [], **shown},

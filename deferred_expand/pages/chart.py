@@ -9,7 +9,7 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deferred_expand.airflow_internals.overview import Point, TimesOfItems
+    from deferred_expand.airflow_internals.times import Point, TimesOfItems
 
 WIDTH, HEIGHT = 900, 220
 LEFT, BOTTOM, TOP, RIGHT = 60, 24, 10, 10
