@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.cluster import start
+from deferred_expand.testing.local_airflow import wait_until
+from tests.e2e.cluster import Cluster, start
 from tests.e2e.runs import Run
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ def told(count: int) -> list[list[int]]:
     return [[3 * n, 2 * n, 3 * n] for n in range(count)]
 
 
+@pytest.fixture
+def without_locks(airflow: LocalAirflow) -> None:
+    if isinstance(airflow, Cluster) and airflow.env["AIRFLOW__DEFERRED_EXPAND__EXPANDER"] == "True":
+        pytest.skip("its database locks runs, so that groups grow: on_postgres/test_groups.py")
+
+
+@pytest.mark.usefixtures("without_locks")
 @EITHER
 def test_it_is_expanded_when_the_stream_has_ended(airflow: LocalAirflow, tmp_path: Path) -> None:
     """However many are given: ``max_pending`` would wait for what does not run."""
@@ -48,6 +56,26 @@ def test_a_stream_with_no_items(airflow: LocalAirflow, tmp_path: Path) -> None:
     assert run.states("chain.tell") == ["skipped"]
 
 
+@pytest.mark.long
+@pytest.mark.usefixtures("without_locks")
+@pytest.mark.parametrize("airflow", ["expander"], indirect=True)
+def test_marked_as_done_before_it_has_a_length_the_head_says_what_to_clear(
+    airflow: LocalAirflow, tmp_path: Path
+) -> None:
+    run, gates = start(airflow, "grows", tmp_path)
+    gates.open(2)
+    wait_until("the stream is open", lambda: run.states("users") == ["deferred"], 60)
+    run.mark("users", "success")
+    gates.end()
+    assert run.wait() == "failed"
+    assert run.states("users.stream") == ["failed"]
+    assert "Clear 'users' with its downstream" in run.log("users.stream")
+    run.clear("users", include_downstream=True)
+    assert run.wait() == "success"
+    assert run.result() == told(2)
+
+
+@pytest.mark.usefixtures("without_locks")
 @EITHER
 def test_a_source_that_waits_for_results_says_what_it_needs(airflow: LocalAirflow) -> None:
     airflow.wait_for_dag("grows_in_a_loop")

@@ -149,11 +149,7 @@ def test_a_person_stops_it_and_lets_it_go_on(airflow: LocalAirflow, tmp_path: Pa
 def test_a_person_marks_it_failed(airflow: LocalAirflow, tmp_path: Path) -> None:
     run, told = start(airflow, "iterated_killed", tmp_path, items=10)
     wait_until("three run", lambda: len(told.notes()["begin"]) == 3, 120)
-    airflow.api(
-        "PATCH",
-        f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/items/0",
-        json={"new_state": "failed"},
-    )
+    run.mark("items", "failed", 0)
     wait_until("each was told", lambda: len(told.notes()["killed"]) == 3, 60)
     assert run.wait() == "failed"
     assert set(told.notes()["begin"]) == {0, 1, 2}, "no other began"

@@ -47,10 +47,6 @@ class Windowed(Run):
     def labels(self) -> list[str]:
         return [str(instance["rendered_map_index"]) for instance in self.instances("load")[1:]]
 
-    def set_state(self, state: str, map_index: int) -> None:
-        path = f"/dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/load/{map_index}"
-        self.airflow.api("PATCH", path, json={"new_state": state})
-
 
 def start(airflow: LocalAirflow, dag_id: str, folder: Path, child: str = CHILD) -> tuple[Windowed, Gates]:
     for name in (dag_id, child):
@@ -185,8 +181,8 @@ def test_the_run_of_a_window_that_is_stopped_is_stopped(airflow: LocalAirflow, t
     gates.end()
     first, second = run.wait_for_children(2)
     wait_until("both wait", lambda: run.states("load")[1:] == ["deferred"] * 2, 120)
-    run.set_state("failed", 1)
-    run.set_state("success", 2)
+    run.mark("load", "failed", 1)
+    run.mark("load", "success", 2)
     assert first.wait(60) == "failed"
     (tmp_path / "wait 5").unlink()
     assert second.wait(120) == "success", "who marks a window a success lets its run go on"
