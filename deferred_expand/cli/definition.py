@@ -30,6 +30,63 @@ _MAX_PENDING = Arg(("--max-pending",), help="Items, batches or windows that are 
 _RATE_LIMIT = Arg(("--rate-limit",), help="Items per second")
 _TOLERATE = Arg(("--tolerate",), help="Instances that may fail before the stream ends, or a share like 5%%")
 
+_STREAM_COMMANDS = (
+    ActionCommand(
+        name="list",
+        help="List the open streams",
+        func=lazy_load_command("deferred_expand.cli.commands.list_streams"),
+        args=(ARG_OUTPUT, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="show",
+        help="Show the streams of a run",
+        func=lazy_load_command("deferred_expand.cli.commands.show_streams"),
+        args=(ARG_DAG_ID, _RUN, _TASK, _FOLLOW, ARG_OUTPUT, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="stop",
+        help="End an open stream: what is committed stays, and what is downstream runs",
+        func=lazy_load_command("deferred_expand.cli.commands.stop_stream"),
+        args=(ARG_DAG_ID, _RUN, _TASK, _FAIL, _URL, _TOKEN, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="pause",
+        help="Ask the source of an open stream for no more until it is resumed",
+        func=lazy_load_command("deferred_expand.cli.commands.pause_stream"),
+        args=_OF_STREAM,
+    ),
+    ActionCommand(
+        name="resume",
+        help="Let a paused stream go on",
+        func=lazy_load_command("deferred_expand.cli.commands.resume_stream"),
+        args=_OF_STREAM,
+    ),
+    ActionCommand(
+        name="set",
+        help="Change limits of an open stream; 'dag': as the DAG says",
+        func=lazy_load_command("deferred_expand.cli.commands.set_limits"),
+        args=(*_OF_STREAM, _MAX_PENDING, _RATE_LIMIT, _TOLERATE),
+    ),
+)
+_ITEM_COMMANDS = (
+    ActionCommand(
+        name="forget",
+        help="Have the next clear of an instance run these items, and those that failed, again",
+        func=lazy_load_command("deferred_expand.cli.items.forget_items"),
+        args=(
+            ARG_DAG_ID,
+            _RUN,
+            _ITERATED,
+            _ITEMS,
+            _FAILED,
+            _MAP_INDEX,
+            _URL,
+            _TOKEN,
+            ARG_VERBOSE,
+        ),
+    ),
+)
+
 
 def get_commands() -> list[GroupCommand]:
     """What Airflow's provider manager asks for (key ``cli``)."""
@@ -37,65 +94,11 @@ def get_commands() -> list[GroupCommand]:
         GroupCommand(
             name="streams",
             help="Look at streams that tasks are expanded over, change and end them",
-            subcommands=(
-                ActionCommand(
-                    name="list",
-                    help="List the open streams",
-                    func=lazy_load_command("deferred_expand.cli.commands.list_streams"),
-                    args=(ARG_OUTPUT, ARG_VERBOSE),
-                ),
-                ActionCommand(
-                    name="show",
-                    help="Show the streams of a run",
-                    func=lazy_load_command("deferred_expand.cli.commands.show_streams"),
-                    args=(ARG_DAG_ID, _RUN, _TASK, _FOLLOW, ARG_OUTPUT, ARG_VERBOSE),
-                ),
-                ActionCommand(
-                    name="stop",
-                    help="End an open stream: what is committed stays, and what is downstream runs",
-                    func=lazy_load_command("deferred_expand.cli.commands.stop_stream"),
-                    args=(ARG_DAG_ID, _RUN, _TASK, _FAIL, _URL, _TOKEN, ARG_VERBOSE),
-                ),
-                ActionCommand(
-                    name="pause",
-                    help="Ask the source of an open stream for no more until it is resumed",
-                    func=lazy_load_command("deferred_expand.cli.commands.pause_stream"),
-                    args=_OF_STREAM,
-                ),
-                ActionCommand(
-                    name="resume",
-                    help="Let a paused stream go on",
-                    func=lazy_load_command("deferred_expand.cli.commands.resume_stream"),
-                    args=_OF_STREAM,
-                ),
-                ActionCommand(
-                    name="set",
-                    help="Change limits of an open stream; 'dag': as the DAG says",
-                    func=lazy_load_command("deferred_expand.cli.commands.set_limits"),
-                    args=(*_OF_STREAM, _MAX_PENDING, _RATE_LIMIT, _TOLERATE),
-                ),
-            ),
+            subcommands=_STREAM_COMMANDS,
         ),
         GroupCommand(
             name="items",
             help="Items of tasks that iterate() runs many of in one instance",
-            subcommands=(
-                ActionCommand(
-                    name="forget",
-                    help="Have the next clear of an instance run these items, and those that failed, again",
-                    func=lazy_load_command("deferred_expand.cli.items.forget_items"),
-                    args=(
-                        ARG_DAG_ID,
-                        _RUN,
-                        _ITERATED,
-                        _ITEMS,
-                        _FAILED,
-                        _MAP_INDEX,
-                        _URL,
-                        _TOKEN,
-                        ARG_VERBOSE,
-                    ),
-                ),
-            ),
+            subcommands=_ITEM_COMMANDS,
         ),
     ]
