@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import and_, select, tuple_
+from sqlalchemy import and_, select
 
 try:
     from airflow.models.task_state_store import TaskStateStoreModel
@@ -102,25 +101,21 @@ def waiting_windows(session: Session, dag_id: str, run_id: str, key: str, most: 
     same = [getattr(XComModel, name) == getattr(TaskInstance, name) for name in (
         "dag_id", "run_id", "task_id", "map_index",
     )]  # fmt: skip
-    query = (
+    first = (
         select(
-            XComModel.task_id, XComModel.map_index, TaskInstance.state, TaskInstance._rendered_map_index,
-            XComModel.value["dag_id"].as_string(), XComModel.value["run_id"].as_string(),
+            XComModel.task_id,
+            XComModel.map_index,
+            TaskInstance.state,
+            TaskInstance._rendered_map_index,
+            XComModel.value["dag_id"].as_string().label("child_dag_id"),
+            XComModel.value["run_id"].as_string().label("child_run_id"),
         )
         .join(TaskInstance, and_(*same))
         .where(XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == key)
         .order_by(XComModel.task_id, XComModel.map_index)
         .limit(most)
-    )  # fmt: skip
-    windows = [WindowFound(*row) for row in session.execute(query)]
-    of_run: dict[Any, list[WindowFound]] = defaultdict(list)
-    for window in windows:
-        of_run[window.child_dag_id, window.child_run_id].append(window)
-    if windows:
-        children = tuple_(DagRun.dag_id, DagRun.run_id).in_(list(of_run))
-        for *child, state in session.execute(
-            select(DagRun.dag_id, DagRun.run_id, DagRun.state).where(children)
-        ):
-            for window in of_run[tuple(child)]:
-                window.child_state = state
-    return windows
+        .subquery()
+    )
+    child = and_(DagRun.dag_id == first.c.child_dag_id, DagRun.run_id == first.c.child_run_id)
+    query = select(first, DagRun.state).outerjoin(DagRun, child)
+    return [WindowFound(*row) for row in session.execute(query.order_by(first.c.task_id, first.c.map_index))]
