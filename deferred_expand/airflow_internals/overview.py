@@ -225,13 +225,13 @@ def _look_at_items(session: Session, found: list[StreamFound], failures_of: tupl
 
 def _failed_items(key: tuple[Any, ...], stream: StreamFound, most: int) -> Select[Any]:
     columns = (TaskInstance.map_index, TaskInstance.state, literal(1), TaskInstance.try_number)
-    failed = (*items_of(stream), TaskInstance.state.in_(("failed", "upstream_failed")))
+    failed = (*item_instances(stream), TaskInstance.state.in_(("failed", "upstream_failed")))
     # Not by the column itself: in that order the database would go through all of them, if few have failed.
     in_order = select(*key, *columns, TaskInstance.end_date).order_by(TaskInstance.map_index + 0)
     return in_order.where(*failed).limit(most)
 
 
-def items_of(stream: StreamFound) -> tuple[Any, ...]:
+def item_instances(stream: StreamFound) -> tuple[Any, ...]:
     """Which task instances are."""
     return (
         TaskInstance.dag_id == stream.dag_id,

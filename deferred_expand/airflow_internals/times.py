@@ -9,7 +9,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from sqlalchemy import Integer, case, cast, extract, func, select
 
-from deferred_expand.airflow_internals.overview import items_of
+from deferred_expand.airflow_internals.overview import item_instances
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -68,7 +68,7 @@ def times_of_items(
 
 def _finished(session: Session, stream: StreamFound, since: float, until: float | None) -> list[Point]:
     at = extract("epoch", TaskInstance.end_date)
-    done = (*items_of(stream), TaskInstance.end_date.is_not(None))
+    done = (*item_instances(stream), TaskInstance.end_date.is_not(None))
     last = until or session.scalar(select(func.max(at)).where(*done))
     if last is None:
         return []
