@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deferred_expand.committing.board import control_on_board, installed_board
 from deferred_expand.triggers.calls import call_in_thread
@@ -38,27 +38,38 @@ class ControlReader:
         self._definition, self._store, self._items_run = expansion.definition, store, items_run
         self._name = control_on_board(expansion.ref.dag_id, expansion.ref.run_id, expansion.ref.task_id)
         self._refused = ""  # the last reason
+        self._seen = 0
+        self._was_read = False
+        self._written: Any = None
+
+    async def read(self) -> None:
+        """Look up what is written now: a walk that is opened in a pause asks for nothing."""
+        self._seen = self._hints()
+        try:
+            self._written = await call_in_thread(self._store.read_control)
+            self._was_read = True
+        except Exception:
+            log.warning("cannot read what people want of stream %s", self._name, exc_info=True)
 
     @asynccontextmanager
     async def obeyed_by(self, walk: Walk) -> AsyncIterator[None]:
-        """From the first line on, and with what changes meanwhile."""
-        seen = self._hints()
-        await self._tell(walk)
-        following = asyncio.create_task(self._follow(walk, seen), name=f"control of {self._name}")
+        """What was read from the first line on, and what changes meanwhile."""
+        self.tell(walk)
+        following = asyncio.create_task(self._follow(walk), name=f"control of {self._name}")
         try:
             yield
         finally:
             await end(following)
 
-    async def _follow(self, walk: Walk, seen: int) -> None:
+    async def _follow(self, walk: Walk) -> None:
         while True:
-            await self._until_news(seen)
-            seen = self._hints()
-            await self._tell(walk)
+            await self._until_news()
+            await self.read()
+            self.tell(walk)
 
-    async def _until_news(self, seen: int) -> None:
+    async def _until_news(self) -> None:
         read_at = time.monotonic()
-        while self._hints() == seen:
+        while self._hints() == self._seen:
             board = installed_board()
             hints = board is not None and board.is_alive
             if time.monotonic() - read_at > (POLL_WITH_HINTS if hints else POLL):
@@ -69,13 +80,11 @@ class ControlReader:
         board = installed_board()
         return 0 if board is None else board.controls(self._name)
 
-    async def _tell(self, walk: Walk) -> None:
-        try:
-            written = await call_in_thread(self._store.read_control)
-        except Exception:
-            log.warning("cannot read what people want of stream %s", self._name, exc_info=True)
+    def tell(self, walk: Walk) -> None:
+        """Have a walk obey what was read; what cannot be obeyed changes nothing."""
+        if not self._was_read:
             return
-        definition = self._definition
+        written, definition = self._written, self._definition
         try:
             control, refused = self._holding(definition.control.changed_by(written, definition.uncounted)), ""
         except ValueError as error:

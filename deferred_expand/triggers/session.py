@@ -78,8 +78,10 @@ class StreamSession:
             if self._is_done(committed):
                 return await end_of_stream(self._expansion, committed)
             await call_in_thread(require_seal, committed.position.cursor, self._expansion.sealed_anew)
+            control = ControlReader(self._expansion, self._store, items_run=self._items_run(committed))
+            await control.read()
             try:
-                async with self._hold_walk(committed, try_number) as walk, self._control(committed, walk):
+                async with self._hold_walk(committed, try_number, control) as walk, control.obeyed_by(walk):
                     self._walk = walk
                     handover = self._handover(committed)
                     ended = await handover.run(walk) if handover else None
@@ -94,10 +96,6 @@ class StreamSession:
         """``None`` when the stream this trigger is for is no more: it was cleared meanwhile."""
         committed = await call_in_thread(self._store.read_log)
         return committed if committed and committed.stream == self._expansion.stream else None
-
-    def _control(self, committed: CommitLog, walk: Walk) -> AbstractAsyncContextManager[None]:
-        reader = ControlReader(self._expansion, self._store, items_run=self._items_run(committed))
-        return reader.obeyed_by(walk)
 
     def _is_done(self, committed: CommitLog) -> bool:
         if self._expansion.definition.group is not None:
@@ -135,16 +133,24 @@ class StreamSession:
         )
         return Growth(expansion, board, handover, self._read_log) if definition.group else handover
 
-    def _hold_walk(self, committed: CommitLog, try_number: int) -> AbstractAsyncContextManager[Walk]:
+    def _hold_walk(
+        self, committed: CommitLog, try_number: int, control: ControlReader
+    ) -> AbstractAsyncContextManager[Walk]:
         expansion, items_run = self._expansion, self._items_run(committed)
         # The head beside a group goes on with the walk of the unmapped task.
         of_head = items_run if expansion.definition.group else expansion.for_head
         waited = committed.waited_in(try_number)
+
+        def open_walk() -> Walk:
+            walk = self._opener.open(committed, items_run=items_run, waited=waited)
+            control.tell(walk)
+            return walk
+
         return _walks.hold(
             (expansion.ref, of_head),
             try_number,
             committed.checkpoint,
-            lambda: self._opener.open(committed, items_run=items_run, waited=waited),
+            open_walk,
             self._is_wanted,
             settings.idle_timeout(),
         )

@@ -20,13 +20,17 @@ from deferred_expand.committing.board import CommitBoard, control_on_board, inst
 from deferred_expand.committing.store import CONTROL_KEY, StreamStore
 from deferred_expand.exceptions import TooManyItemsFailed
 from deferred_expand.plugin.controls import ControlWatch
+from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.control import Control
+from deferred_expand.streams.events import BatchEvent
 from deferred_expand.streams.units import BATCH, Unit
 from deferred_expand.triggers import control as control_module
 from deferred_expand.triggers.calls import call_in_thread
 from deferred_expand.triggers.control import ControlReader
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.failing_fast import require_few_failed_items
+from deferred_expand.triggers.session import StreamSession
+from deferred_expand.triggers.walks import WalkOpener
 from deferred_expand.walking.pace import Pace
 from deferred_expand.workers.described import record_of
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
@@ -321,6 +325,7 @@ async def test_a_trigger_obeys_what_is_written_changed_and_deleted(
     await call_in_thread(write_control, {"paused": True})
     reader = ControlReader(expansion, StreamStore(expansion.ref), items_run=True)
     caplog.set_level(logging.WARNING)
+    await reader.read()
     async with reader.obeyed_by(walk):
         assert walk.control == Control(paused=True, max_pending=7), "before anything else"
         await call_in_thread(write_control, {"max_pending": 3, "tolerate": 1})
@@ -337,13 +342,37 @@ async def test_a_trigger_obeys_what_is_written_changed_and_deleted(
 
 
 @pytest.mark.asyncio
+async def test_a_walk_that_is_opened_in_a_pause_asks_for_nothing(
+    airflow: MemoryAirflow,
+    definition: StreamDefinition,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(control_module, "POLL", 0.05)
+    numbers, expansion = PagedNumbers(), Expansion(definition, RUN_ID, "s", for_head=True)
+    await call_in_thread(StreamStore(expansion.ref).write_log, CommitLog("s"))
+    await call_in_thread(write_control, {"paused": True})
+    session = StreamSession(expansion, WalkOpener(expansion, numbers.open, resumable=True))
+    walking = asyncio.create_task(session.walk_on(1))
+    await until(lambda: "A person has changed stream" in caplog.text)
+    await asyncio.sleep(0.3)  # in which it would have asked
+    assert (numbers.opened_at, numbers.given) == ([], [])
+    await call_in_thread(write_control, {"paused": False})
+    event = await asyncio.wait_for(walking, 10)
+    assert isinstance(event, BatchEvent)
+    assert event.counts
+
+
+@pytest.mark.asyncio
 async def test_where_nothing_runs_before_the_end_nothing_is_waited_for(
     airflow: MemoryAirflow, definition: StreamDefinition
 ) -> None:
     expansion = Expansion(definition, RUN_ID, "s", for_head=True)
     walk = make_walk(PagedNumbers(), MemoryStager(), START, None)
     await call_in_thread(write_control, {"max_pending": 3, "rate_limit": 5})
-    async with ControlReader(expansion, StreamStore(expansion.ref), items_run=False).obeyed_by(walk):
+    reader = ControlReader(expansion, StreamStore(expansion.ref), items_run=False)
+    await reader.read()
+    async with reader.obeyed_by(walk):
         assert walk.control == Control(rate_limit=5)
 
 
