@@ -12,6 +12,9 @@ from deferred_expand.testing.local_airflow import wait_until
 if TYPE_CHECKING:
     from tests.chaos.deployment import Deployment
 
+#: Seconds without a commit after which a pause has arrived: triggers look for it every 10 s at least, and a
+#: worker may still be about to commit what was handed over before.
+STILL = 15.0
 PAUSE = 5.0  # seconds for which nothing may be committed, once triggerers are back
 
 
@@ -57,24 +60,31 @@ class Struck(ABC):
         """What a person has asked for outlasts them."""
         token = ("--api-token", self._cluster.api_token())
         self._cluster.run("streams", "pause", *self._stream, *token)
-        before = wait_until("the stream is paused", self._items_if_paused, 120, every=2)
+        before = self._items_when_still()
         self.kill_triggerers()
         wait_until("its trigger has a triggerer that lives", self._is_with_a_new_triggerer, 120)
         time.sleep(PAUSE)
-        (shown,) = self._shown()
-        if shown["items"] != before:
-            self._complain(f"{before} items before a pause, {shown['items']} after it")
+        after = self._items()
+        if after != before:
+            self._complain(f"{before} items before a pause, {after} after it")
         self._cluster.run("streams", "resume", *self._stream, *token)
 
-    def _shown(self) -> list[dict[str, str]]:
-        found: list[dict[str, str]] = json.loads(
-            self._cluster.run("streams", "show", *self._stream, "--output", "json")
-        )
-        return found
+    def _items(self) -> str:
+        """That are committed."""
+        (shown,) = json.loads(self._cluster.run("streams", "show", *self._stream, "--output", "json"))
+        return str(shown["items"])
 
-    def _items_if_paused(self) -> str | None:
-        (shown,) = self._shown()
-        return shown["items"] if shown["waits_for"] == "a person to resume it" else None
+    def _items_when_still(self) -> str:
+        items, since = "", time.monotonic()
+
+        def stands_still() -> bool:
+            nonlocal items, since
+            if (now := self._items()) != items:
+                items, since = now, time.monotonic()
+            return time.monotonic() - since > STILL
+
+        wait_until("nothing more is committed", stands_still, 120, every=2)
+        return items
 
     def _is_with_a_new_triggerer(self) -> bool:
         query = """
