@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +35,14 @@ from deferred_expand.workers.described import record_of
 from tests.memory_airflow import DAG_ID, RUN_ID, MemoryAirflow
 from tests.metadata_database import RUN_ID as METADATA_RUN_ID
 from tests.metadata_database import USERS, OpenStream, write_xcom
-from tests.unit.helpers import Committer, MemoryStager, PagedNumbers, make_walk, virtual_time
+from tests.unit.helpers import MemoryStager, PagedNumbers, make_walk, virtual_time
 from tests.unit.test_head import make_stream
-from tests.unit.test_pace import START, Instances
+from tests.unit.test_pace import START, Instances, paced
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
     from deferred_expand.definition import StreamDefinition
-    from deferred_expand.walking.walk import Walk
 
 BY_DAG = Control(max_pending=4, rate_limit=None, tolerate=2)
 
@@ -110,21 +108,11 @@ def test_what_counts_instances_is_refused_where_there_are_none(
     assert record_of(stream, ("users", -1))["uncounted"] == list(stream.uncounted)
 
 
-@asynccontextmanager
-async def walked(numbers: PagedNumbers, pace: Pace | None, **options: Any) -> AsyncIterator[Walk]:
-    walk = make_walk(numbers, MemoryStager(), START, pace, **{"batch_interval": 0.1, **options})
-    walk.start()
-    committing = asyncio.create_task(Committer(walk).run(START))
-    yield walk
-    committing.cancel()
-    await walk.close()
-
-
 @pytest.mark.asyncio
 @virtual_time
 async def test_a_paused_walk_asks_for_nothing_and_stages_nothing_until_it_goes_on() -> None:
     numbers = PagedNumbers(pages=100, size=2, delay=1)
-    async with walked(numbers, None, batch_size=4) as walk:
+    async with paced(numbers, None, batch_size=4) as walk:
         await asyncio.sleep(10.5)
         walk.obey(Control(paused=True))
         await asyncio.sleep(2)  # the page that was asked for comes, and is kept
@@ -159,7 +147,7 @@ async def test_one_that_is_paused_from_the_start_does_not_open_its_source() -> N
 @virtual_time
 async def test_a_window_whose_time_is_over_does_not_close_in_a_pause() -> None:
     numbers, window = PagedNumbers(pages=1, size=2), Unit("window", 100, every=5)
-    async with walked(numbers, None, batch_size=4, unit=window) as walk:
+    async with paced(numbers, None, batch_size=4, unit=window) as walk:
         walk.obey(Control(paused=True))
         await asyncio.sleep(60)
         assert walk.items == 0
@@ -187,7 +175,7 @@ async def test_a_walk_can_be_closed_in_a_pause() -> None:
 async def test_more_or_fewer_may_be_pending_from_now_on(pace: str) -> None:
     instances, numbers = Instances(), PagedNumbers(pages=200, size=2)
     limit = None if pace == "none" else int(pace)
-    async with walked(numbers, Pace(limit, None, instances.count), batch_size=2, walk_ahead=8) as walk:
+    async with paced(numbers, Pace(limit, None, instances.count), batch_size=2, walk_ahead=8) as walk:
         await asyncio.sleep(30)
         walk.obey(Control(max_pending=limit or 50))
         await asyncio.sleep(30)
@@ -222,7 +210,7 @@ async def test_more_or_fewer_may_be_pending_from_now_on(pace: str) -> None:
     ],
 )
 async def test_it_tells_what_it_waits_for(source: PagedNumbers, pace: dict[str, Any], waits_for: str) -> None:
-    async with walked(source, Pace(**pace, finished=Instances().count), source_retries=1) as walk:
+    async with paced(source, Pace(**pace, finished=Instances().count), source_retries=1) as walk:
         await asyncio.sleep(0.9)
         assert walk.state.waits_for == waits_for
         since = walk.state.since
@@ -256,7 +244,7 @@ async def test_it_tells_that_its_source_waits_for_results() -> None:
 @pytest.mark.parametrize("rates", [(None, 4.0), (0.01, 4.0), (50.0, 4.0), (4.0, 40.0), (4.0, 0.5)])
 async def test_items_come_at_the_new_rate(rates: tuple[float | None, float]) -> None:
     numbers, (old, new) = PagedNumbers(pages=5000, size=2, delay=0.02), rates
-    async with walked(numbers, Pace(rate_limit=old), batch_size=10) as walk:
+    async with paced(numbers, Pace(rate_limit=old), batch_size=10) as walk:
         await asyncio.sleep(20)
         before = walk.items
         walk.obey(Control(rate_limit=new))

@@ -44,7 +44,7 @@ class Instances:
 
 
 @asynccontextmanager
-async def paced(numbers: PagedNumbers, pace: Pace, **options: Any) -> AsyncIterator[Walk]:
+async def paced(numbers: PagedNumbers, pace: Pace | None, **options: Any) -> AsyncIterator[Walk]:
     walk = make_walk(numbers, MemoryStager(), START, pace, **{"batch_interval": 0.1, **options})
     walk.start()
     committing = asyncio.create_task(Committer(walk).run(START))
