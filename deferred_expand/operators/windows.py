@@ -31,7 +31,7 @@ class WindowRunLink(BaseOperatorLink):
         return f"_link_{type(self).__name__}"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        return _link(ti_key, CHILD_RUN)
+        return _link_of(ti_key, CHILD_RUN)
 
 
 class ParentLink(BaseOperatorLink):
@@ -44,12 +44,20 @@ class ParentLink(BaseOperatorLink):
         return f"_link_{type(self).__name__}"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        return _link(ti_key, PARENT)
+        return _link_of(ti_key, PARENT)
 
 
-def _link(ti_key: Any, key: str) -> str:
-    own = {name: getattr(ti_key, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
-    return str(BaseXCom.get_one(key=key, **own) or "")
+def _keep_link(ti: Any, key: str, link: str) -> None:
+    """Where Airflow keeps links: not in an XCom backend (airflow/sdk/execution_time/task_runner.py)."""
+    BaseXCom.set(key=key, value=link, **_place_of(ti))
+
+
+def _link_of(ti_key: Any, key: str) -> str:
+    return str(BaseXCom.get_one(key=key, **_place_of(ti_key)) or "")
+
+
+def _place_of(instance: Any) -> dict[str, Any]:
+    return {name: getattr(instance, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
 
 
 class WindowRunOperator(BaseOperator):
@@ -102,7 +110,7 @@ class WindowRunOperator(BaseOperator):
             )
         self._label(context, run)
         ti = context["ti"]
-        ti.xcom_push(key=CHILD_RUN, value=url_of_run(run.dag_id, run.run_id))
+        _keep_link(ti, CHILD_RUN, url_of_run(run.dag_id, run.run_id))
         if not run.attach(self.conf, ti.rendered_map_index or str(ti.map_index)):
             return self._done(run)
         trigger = WindowRunTrigger(dag_id=run.dag_id, run_id=run.run_id, asked=run.child)
@@ -192,9 +200,9 @@ class StreamWindow(BaseOperator):
             )
         window = Window.from_json(told)
         parts = window.parts
-        where = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": -1}
-        BaseXCom.set(key=WINDOW_KEY, value={**told, "parts": parts}, **where)
-        ti.xcom_push(key=PARENT, value=url_of_run(window.ref.dag_id, window.ref.run_id, window.ref.task_id))
+        BaseXCom.set(key=WINDOW_KEY, value={**told, "parts": parts}, **{**_place_of(ti), "map_index": -1})
+        parent = window.ref
+        _keep_link(ti, PARENT, url_of_run(parent.dag_id, parent.run_id, parent.task_id))
         self.log.info("%s has %d item(s)", window, len(window))
         items = f"are read by a task that is given {self.task_id!r}.output"
         return MappableValue({"window": str(window), "items": items}, mapped_length=len(window))
