@@ -70,8 +70,8 @@ class CommitBoard:
 
     @property
     def grows_groups(self) -> bool:
-        """Whether the expander, where it is alive, makes task groups grow."""
-        return bool(self._integers[_GROWS])
+        """Whether there is an expander that makes task groups grow."""
+        return bool(self._integers[_GROWS]) and self.is_alive
 
     @property
     def looks(self) -> int:

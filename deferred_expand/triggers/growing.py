@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING
 
 from deferred_expand.committing.board import installed_board
-from deferred_expand.exceptions import StreamError
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.triggers.handover import BOARD_POLL, REPEAT, Overtaken
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from deferred_expand.committing.board import CommitBoard
-    from deferred_expand.definition import StreamDefinition
     from deferred_expand.streams.commit_log import CommitLog
     from deferred_expand.triggers.expansion import Expansion
     from deferred_expand.triggers.handover import ExpanderHandover
@@ -33,12 +31,12 @@ def grows(expansion: Expansion, committed: CommitLog) -> bool:
     dependencies. Where it does not, the unmapped task pushes the length when the stream has ended, Airflow
     expands the group by that, and the head finds all of it grown.
     """
-    if committed.grown is not None or expansion.for_head:
+    if committed.grown is not None:
         return True
     board = installed_board()
     definition = expansion.definition
     may = definition.materialize != "callback" and not definition.hops_on_worker
-    return may and board is not None and board.is_alive and board.grows_groups
+    return may and board is not None and board.grows_groups
 
 
 def is_done(expansion: Expansion, committed: CommitLog) -> bool:
@@ -55,28 +53,6 @@ def is_done(expansion: Expansion, committed: CommitLog) -> bool:
     if committed.grown is None:
         return committed.ended and not grows(expansion, committed)
     return committed.grown >= expansion.until
-
-
-def require_grower(expansion: Expansion, committed: CommitLog) -> None:
-    """
-    The head takes a stream over whose unmapped task a person has marked as done.
-
-    :raises StreamError: its group has no instances, and nobody here can make them.
-    """
-    board, definition = installed_board(), expansion.definition
-    ends_without = expansion.for_head and committed.grown is None and committed.ended and committed.is_behind
-    if ends_without and board is not None and not board.grows_groups:
-        raise not_grown(definition, expansion.run_id)
-
-
-def not_grown(definition: StreamDefinition, run_id: str) -> StreamError:
-    """Nobody has pushed the group's length, and nobody will."""
-    group = definition.group.group_id if definition.group else None
-    return StreamError(
-        f"task group {group!r} of DAG {definition.dag_id!r}, run {run_id!r}, has no instances: task "
-        f"{definition.task_id!r} was marked as done before it could say how many, and nothing here makes "
-        f"task groups grow. Clear {definition.task_id!r} with its downstream"
-    )
 
 
 class Growth:
@@ -119,7 +95,6 @@ class Growth:
                 raise Overtaken
             if is_done(self._expansion, committed):
                 return committed
-            require_grower(self._expansion, committed)
             if handing_over.done() and handing_over.result() is None:
                 return None
             idle = handing_over.done() or not told_at

@@ -109,7 +109,7 @@ class StreamSession:
     def _handover(self, committed: CommitLog) -> ExpanderHandover | Growth | None:
         """``None``: batches go to a worker."""
         expansion, definition = self._expansion, self._expansion.definition
-        has_grown = definition.group is not None and (expansion.for_head or committed.grown is not None)
+        has_grown = committed.grown is not None
         if not expansion.for_expander or (definition.materialize == "callback" and not has_grown):
             return None
         board = installed_board()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deferred_expand.triggers.growing import not_grown
+from deferred_expand.exceptions import StreamError
 from deferred_expand.workers.described import record_of
 from deferred_expand.workers.head import StreamHeadOperator
 from deferred_expand.workers.opener import require_room
 
 if TYPE_CHECKING:
+    from deferred_expand.definition import StreamDefinition
     from deferred_expand.streams.commit_log import Commit, CommitLog
     from deferred_expand.streams.ref import StreamRef
     from deferred_expand.workers.waiting import StreamWait
@@ -37,11 +38,21 @@ class GroupHeadOperator(StreamHeadOperator):
         wait.store.write(plan)
 
     def _go_on(self, context: Any, wait: StreamWait, log: CommitLog) -> None:
+        if log.grown is None:
+            raise StreamError(_given_up(self._definition, wait.run_id))
         if log.ended and log.is_behind:
-            if self._definition.hops_on_worker:
-                raise not_grown(self._definition, wait.run_id)
             return self._take(context, wait, log, wait.go_on(log))
         return super()._go_on(context, wait, log)
 
     def _require_all_instances(self, ref: StreamRef, log: CommitLog) -> None:
         """The expander makes them in the transaction that says so."""
+
+
+def _given_up(definition: StreamDefinition, run_id: str) -> str:
+    """A task of a group that cannot tell its length is ``upstream_failed`` (airflow/models/taskmap.py)."""
+    group = definition.group.group_id if definition.group else None
+    return (
+        f"task group {group!r} of DAG {definition.dag_id!r}, run {run_id!r}, has no instances: task "
+        f"{definition.task_id!r} was marked as done before it had any, so that Airflow has given the group "
+        f"up. Clear {definition.task_id!r} with its downstream"
+    )

@@ -57,7 +57,6 @@ def test_a_stream_with_no_items(airflow: LocalAirflow, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("without_locks")
 @pytest.mark.parametrize("airflow", ["expander"], indirect=True)
 def test_marked_as_done_before_it_has_a_length_the_head_says_what_to_clear(
     airflow: LocalAirflow, tmp_path: Path

@@ -98,10 +98,13 @@ class StreamProcesses:
         """What the unmapped task does, and the head's first start."""
         self.source = source
         self.store = StreamStore(self.definition.ref(RUN_ID))
-        self.store.write_log(CommitLog("s"), mapped_length=self.store.ref.heads or None)
+        self.store.write_log(self.first_log(), mapped_length=self.store.ref.heads or None)
         self.airflow.tables.instances = {(USERS, -1): "success", self.head_place: "queued"}
         self.start_triggerer(batch_size=3)
         self.let_worker()
+
+    def first_log(self) -> CommitLog:
+        return CommitLog("s")
 
     def write_control(self, written: Any) -> None:
         """:param written: ``None``: it is deleted."""

@@ -24,6 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from deferred_expand.definition import ExpandedGroup
 from deferred_expand.plugin import expander, groups
 from deferred_expand.streams.commit_index import batch_name
+from deferred_expand.streams.commit_log import CommitLog
 from deferred_expand.streams.events import BatchEvent
 from deferred_expand.workers.group_head import GroupHeadOperator
 from tests import memory_database
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from deferred_expand.airflow_internals.heads import Head
     from deferred_expand.definition import StreamDefinition
-    from deferred_expand.streams.commit_log import CommitLog
     from tests.property.triggerers import Triggerer
 
 awaits = st.integers(0, 30)
@@ -281,6 +281,9 @@ class GroupStream(Stream):
     def define(self, definition: StreamDefinition) -> StreamDefinition:
         group = ExpandedGroup("group", "users.stream", GROUP_TASKS, GROUP_TASKS[-1:])
         return replace(definition, mapped_task_id=GROUP_TASKS[-1], group=group, source_retries=0)
+
+    def first_log(self) -> CommitLog:
+        return CommitLog("s", grown=0)  # as the unmapped task leaves it, but for the first instances
 
     def _install_database(self) -> None:
         super()._install_database()

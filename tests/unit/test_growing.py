@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 from deferred_expand import DeferredExpandOperator
 from deferred_expand.airflow_internals.sdk import TaskSkippedEvent, TaskSuccessEvent
 from deferred_expand.committing.board import CommitBoard, install_board
-from deferred_expand.committing.store import ANNOUNCEMENT_KEY, StreamStore
+from deferred_expand.committing.store import StreamStore
 from deferred_expand.definition import ExpandedGroup
 from deferred_expand.exceptions import MapLengthExceeded, SourceFailed, StreamError
 from deferred_expand.streams.commit_log import CommitLog
@@ -23,17 +22,15 @@ from deferred_expand.triggers.counts import count_failed, count_finished, count_
 from deferred_expand.triggers.expansion import Expansion
 from deferred_expand.triggers.growing import grows, is_done
 from deferred_expand.triggers.session import StreamSession
-from deferred_expand.triggers.walks import WalkOpener
 from deferred_expand.workers.group_head import GroupHeadOperator
 from deferred_expand.workers.opener import StreamOpener
 from tests.e2e import sources
 from tests.memory_airflow import RUN_ID, MemoryAirflow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from deferred_expand.definition import StreamDefinition
-    from deferred_expand.streams.page import Page
 
 GROUP = ExpandedGroup("group", "users.stream", ("group.one", "group.two"), ("group.one", "group.two"))
 
@@ -71,12 +68,6 @@ def make_head(**changes: Any) -> GroupHeadOperator:
         return GroupHeadOperator(task_id="users.stream", definition=definition, source_kwargs={"count": 1})
 
 
-async def no_source(cursor: object) -> AsyncIterator[Page]:
-    """All of it is committed."""
-    raise AssertionError("it is asked for nothing")
-    yield
-
-
 OPENER = {"for_head": False}
 HEAD = {"for_head": True}
 
@@ -97,8 +88,7 @@ HEAD = {"for_head": True}
         (HEAD, {"items": 5, "grown": 5}, False),
         (HEAD, {"items": 5, "grown": 4, "ended": True}, False),
         (HEAD, {"items": 5, "grown": 5, "ended": True}, True),
-        (HEAD, {"items": 5, "ended": True}, False),
-        (HEAD, {"ended": True}, True),
+        (HEAD, {"grown": 0, "ended": True}, True),
     ],
 )
 def test_who_waits_is_done(who: dict[str, Any], log: dict[str, Any], done: bool) -> None:
@@ -137,7 +127,7 @@ def test_it_grows_where_an_expander_can_lock_runs(
         (OPENER, {"ended": True}, BatchEvent),  # a worker pushes the length
         ({**OPENER, "until": 9}, {"items": 5, "grown": 5, "ended": True}, BatchEvent),
         (HEAD, {"items": 5, "grown": 5, "ended": True}, TaskSuccessEvent),
-        (HEAD, {"ended": True}, TaskSkippedEvent),
+        (HEAD, {"grown": 0, "ended": True}, TaskSkippedEvent),
     ],
 )
 async def test_how_it_ends(
@@ -168,35 +158,14 @@ def test_the_unmapped_task_pushes_the_length_of_what_was_not_grown(airflow: Memo
     make_head().execute(airflow.context())  # and the head has nothing to wait for
 
 
-@pytest.mark.asyncio
-@pytest.mark.parametrize("grows_groups", [True, False])
-async def test_a_head_whose_unmapped_task_was_marked_as_done_does_not_end_without_instances(
-    airflow: MemoryAirflow, definition: StreamDefinition, grows_groups: bool
+@pytest.mark.parametrize("log", [CommitLog("s"), CommitLog("s", items=3, ended=True)])
+def test_a_head_whose_unmapped_task_was_marked_as_done_too_early_says_so(
+    airflow: MemoryAirflow, log: CommitLog
 ) -> None:
-    install_board(board := CommitBoard(grows_groups=grows_groups))
-    try:
-        board.beat()
-        expansion = Expansion(definition, RUN_ID, "s", for_head=True)
-        StreamStore(expansion.ref).write_log(CommitLog("s", batches=1, items=3, writer="w", ended=True))
-        session = StreamSession(expansion, WalkOpener(expansion, no_source, resumable=False))
-        if grows_groups:
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(session.walk_on(1), 0.5)
-            announced = (*expansion.waiter, ANNOUNCEMENT_KEY)
-            assert announced in airflow.tables.xcoms, "the expander is asked for them"
-        else:
-            with pytest.raises(StreamError, match=r"'group' of DAG 'dag', run .* Clear 'users' with"):
-                await session.walk_on(1)
-    finally:
-        install_board(None)
-
-
-def test_nor_does_one_whose_hops_run_on_workers(airflow: MemoryAirflow) -> None:
     airflow.tables.instances["users", -1] = "success"
-    log = CommitLog("s", batches=1, items=3, writer="w", ended=True)
     StreamStore(define().ref(RUN_ID)).write_log(log)
     with pytest.raises(StreamError, match=r"'group' of DAG 'dag', run .* Clear 'users' with"):
-        make_head(hops_on_worker=True).execute(airflow.context())
+        make_head().execute(airflow.context())
 
 
 def test_the_unmapped_task_ends_with_what_has_grown_though_the_source_has_failed(
@@ -241,14 +210,13 @@ def test_the_head_waits_until_all_has_grown(airflow: MemoryAirflow) -> None:
     head = make_head()
     airflow.tables.instances["users", -1] = "success"
     store = StreamStore(define().ref(RUN_ID))
-    behind = (CommitLog("s", items=3, grown=2, ended=True), CommitLog("s", items=3, ended=True))
-    for log in (CommitLog("s", items=3, grown=3), *behind):
+    for log in (CommitLog("s", items=3, grown=3), CommitLog("s", items=3, grown=2, ended=True)):
         store.write_log(log)
         with pytest.raises(TaskDeferred):
             head.execute(airflow.context())
     store.write_log(CommitLog("s", items=3, grown=3, ended=True))
     head.execute(airflow.context())
-    store.write_log(CommitLog("s", ended=True))
+    store.write_log(CommitLog("s", ended=True, grown=0))
     with pytest.raises(AirflowSkipException):
         head.execute(airflow.context())
 

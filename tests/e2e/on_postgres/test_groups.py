@@ -235,14 +235,17 @@ def test_with_the_callback_airflow_expands_it_at_the_end(cluster: Cluster, tmp_p
 
 
 @pytest.mark.long
-def test_marked_as_done_before_it_has_instances_the_head_has_them_made(
+def test_marked_as_done_before_it_has_instances_the_head_says_what_to_clear(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     run, gates = start(cluster, "grows", tmp_path)
     wait_until("the stream is open", lambda: run.states("users") == ["deferred"], 60)
     run.mark("users", "success")
-    wait_until("the head waits for it", lambda: run.states("users.stream") == ["deferred"], 60)
     gates.open(3)
-    gates.end()  # so that all of it may be committed before any of it has grown
+    gates.end()
+    assert run.wait() == "failed"
+    assert run.states("chain.double") == ["upstream_failed"], "as natively"
+    assert "Clear 'users' with its downstream" in run.log("users.stream")
+    run.clear("users", include_downstream=True)
     assert run.wait() == "success"
     assert run.result() == told(range(3))
