@@ -209,9 +209,9 @@ def _look_at_items(session: Session, found: list[StreamFound], failures_of: tupl
         .group_by(*key, first, TaskInstance.state)
     )
     called, most = failures_of or ("", 0)
-    for stream in found:
-        if stream.mapped_task_id and stream.is_called(called):
-            query = union_all(query, select(_failed_items(key, stream, most).subquery()))
+    looked_at = [stream for stream in found if stream.mapped_task_id and stream.is_called(called)]
+    if looked_at:  # in one union: SQLite has none within another
+        query = union_all(query, *(select(_failed_items(key, one, most).subquery()) for one in looked_at))
     counts: dict[Any, dict[str, int]] = defaultdict(Counter)
     for *row, index, state, count, tries, ended in session.execute(query):
         stream = of_key[tuple(row)]
@@ -232,7 +232,7 @@ def _failed_items(key: tuple[Any, ...], stream: StreamFound, most: int) -> Selec
 
 
 def item_instances(stream: StreamFound) -> tuple[Any, ...]:
-    """Which task instances are."""
+    """Conditions: of a stream's items, without its head."""
     return (
         TaskInstance.dag_id == stream.dag_id,
         TaskInstance.run_id == stream.run_id,
